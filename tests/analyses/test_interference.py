@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tugofwar as tow
+from analyses.interference import write_tables
+from tugofwar.errors import UserError
+from tugofwar.recording import Block, Recording, upper_triangle
+
+
+def build_recording(gradients, datasets, **options):
+    block = Block("connector", {"connector.weight": gradients.shape[1]})
+    triangle = upper_triangle(gradients @ gradients.T)
+    return Recording((block,), {"connector": triangle}, datasets, np.ones(len(datasets)), **options)
+
+
+@pytest.fixture
+def recording():
+    gradients = np.random.default_rng(0).normal(size=(30, 15)) + 1
+    tasks = {"a": "VQA", "b": "VQA", "c": "CLS", "text": "QA"}
+    return build_recording(gradients, ["a"] * 10 + ["b"] * 10 + ["c"] * 10, untouched=("text",), tasks=tasks)
+
+
+@pytest.mark.parametrize("level", ["dataset", "task"])
+def test_tables_read_back_as_the_measures(recording, tmp_path, level):
+    write_tables(recording, tmp_path, resamples=50)
+    groups = None if level == "dataset" else tow.task_groups(recording)
+    gd, gm, index = (pd.read_csv(tmp_path / f"{name}_{level}.csv", index_col=0) for name in ("gd", "gm", "index"))
+    assert gd.index.name == level
+    assert list(gd.index) == list(gd.columns)
+    assert abs(np.diagonal(gd) - 1).max() == 0
+    assert (gm.to_numpy() == gm.to_numpy().T).all()
+    assert ((gm > 0) & (gm <= 1)).all(axis=None)
+    np.testing.assert_allclose(index["index"], (gd * gm).sum(axis=1), rtol=1e-9)
+    assert index["index_normalised"].max() == 1
+    np.testing.assert_allclose(gd, tow.interference(recording, groups, resamples=0).gd, rtol=1e-12)
+    for estimator in ("plugin", "leave_one_out"):
+        other = pd.read_csv(tmp_path / f"gd_{level}_{estimator}.csv", index_col=0)
+        expected = tow.interference(recording, groups, estimator, resamples=0).gd
+        np.testing.assert_allclose(other, expected, rtol=1e-12)
+        assert abs(other - gd).max(axis=None) > 1e-6
+
+
+def test_intervals_are_long_and_named_by_estimator(recording, tmp_path):
+    write_tables(recording, tmp_path, resamples=50)
+    long = pd.read_csv(tmp_path / "gd_dataset_intervals.csv")
+    assert list(long.columns) == ["estimator", "row", "column", "value", "low", "high"]
+    assert set(long["estimator"]) == {"leave_one_out", "ratio_of_means"}
+    assert len(long) == 2 * 9
+    gd = pd.read_csv(tmp_path / "gd_dataset.csv", index_col=0)
+    cell = long[(long.estimator == "ratio_of_means") & (long.row == "a") & (long.column == "c")].iloc[0]
+    assert cell["value"] == pytest.approx(gd.loc["a", "c"], rel=1e-12)
+    assert cell["low"] < cell["high"]
+
+
+def test_no_cell_of_any_table_is_empty_and_json_is_strict(recording, tmp_path):
+    write_tables(recording, tmp_path, resamples=50)
+    tables = sorted(tmp_path.glob("*.csv"))
+    assert len(tables) == 2 * 9
+    for path in tables:
+        assert not pd.read_csv(path).isna().any(axis=None), path.name
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    content = json.loads((tmp_path / "interference.json").read_text(), parse_constant=refuse)
+    assert content["untouched"] == ["text"]
+    assert content["default_estimator"] == "ratio_of_means"
+    assert set(content["levels"]["dataset"]["estimators"]) == {"plugin", "leave_one_out", "ratio_of_means"}
+    assert set(content["levels"]["dataset"]["estimators"]["plugin"]["gd"]) == {"value"}
+
+
+def test_without_tasks_there_is_no_task_level(tmp_path):
+    gradients = np.random.default_rng(1).normal(size=(10, 5)) + 1
+    write_tables(build_recording(gradients, ["a"] * 5 + ["b"] * 5), tmp_path, resamples=20)
+    assert not list(tmp_path.glob("*task*"))
+
+
+def test_an_index_without_a_maximum_has_no_column(tmp_path):
+    gradients = np.random.default_rng(2).normal(size=(8, 5)) * 0.1 + 1
+    opposed = np.concatenate([gradients, -1.001 * gradients])
+    write_tables(build_recording(opposed, ["a"] * 8 + ["b"] * 8), tmp_path, resamples=20)
+    content = json.loads((tmp_path / "interference.json").read_text())
+    estimate = content["levels"]["dataset"]["estimators"]["ratio_of_means"]
+    assert max(estimate["index"]["value"]) <= 0
+    assert estimate["index_normalised"] is None
+    assert "index_normalised" not in pd.read_csv(tmp_path / "index_dataset.csv")
+
+
+def test_an_undefined_measure_is_refused_before_anything_is_written(tmp_path):
+    orthogonal = build_recording(np.eye(4), ["a", "a", "b", "b"])
+    with pytest.raises(UserError, match="does not exist"):
+        write_tables(orthogonal, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_equal_recordings_give_equal_bytes(recording, tmp_path):
+    for name in ("one", "two"):
+        write_tables(recording, tmp_path / name, resamples=30)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()

@@ -1,0 +1,85 @@
+"""Which parameters are measured, and the blocks (one per module) that their gradients are kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tugofwar.errors import UserError
+from tugofwar.naming import closest, matches
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# The block of parameters that belong to the model itself and to no module inside it.
+ROOT_BLOCK = "(model)"
+
+
+@dataclass(frozen=True)
+class SelectedBlock:
+    """The selected parameters of one module: full dotted names and the parameters, in the model's order."""
+
+    name: str
+    parameters: dict[str, nn.Parameter]
+
+    @property
+    def size(self) -> int:
+        """Number of scalars."""
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+
+def select_parameters(
+    model: nn.Module, parameters: str | Sequence[str] | Callable[[str, nn.Parameter], bool]
+) -> dict[str, nn.Parameter]:
+    """Trainable parameters chosen by glob, by a list of globs or exact names, or by a predicate.
+
+    A glob matches the full dotted name or any dotted suffix of it. Frozen parameters (``requires_grad``
+    false) are never selected. A tensor that several modules share appears once, under its first name.
+
+    Args:
+        model: any module.
+        parameters: ``"connector.*"``, ``["connector.*", "lm_head.weight"]``, or a function of
+            ``(name, parameter)``.
+
+    Returns:
+        Full dotted name to parameter, in the model's order.
+
+    Raises:
+        UserError: a pattern that selects nothing, or frozen parameters only; it lists the closest names.
+    """
+    named = dict(model.named_parameters())
+    trainable = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+    if callable(parameters):
+        chosen = {name for name, parameter in trainable.items() if parameters(name, parameter)}
+        if not chosen:
+            raise UserError(
+                f"The `parameters` function selects none of the model's {len(trainable)} trainable parameters."
+            )
+    else:
+        patterns = [parameters] if isinstance(parameters, str) else list(parameters)
+        if not patterns:
+            raise UserError("`parameters` is an empty list; name at least one parameter or glob.")
+        chosen = {name for pattern in patterns for name in _matching(pattern, named, trainable)}
+    return {name: parameter for name, parameter in trainable.items() if name in chosen}
+
+
+def group_into_blocks(parameters: dict[str, nn.Parameter]) -> list[SelectedBlock]:
+    """One block per module (the dotted path before a parameter's own name), in the model's order."""
+    blocks: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        blocks.setdefault(name.rpartition(".")[0] or ROOT_BLOCK, {})[name] = parameter
+    return [SelectedBlock(name, members) for name, members in blocks.items()]
+
+
+def _matching(pattern: str, named: dict[str, nn.Parameter], trainable: dict[str, nn.Parameter]) -> list[str]:
+    matching = [name for name in named if matches(name, pattern)]
+    selected = [name for name in matching if name in trainable]
+    if selected:
+        return selected
+    if matching:
+        raise UserError(
+            f"The pattern {pattern!r} selects frozen parameters only ({', '.join(matching[:3])}); set their "
+            "requires_grad or select others."
+        )
+    raise UserError(f"The pattern {pattern!r} selects no parameter of the model; {closest(pattern, named)}.")

@@ -1,0 +1,175 @@
+"""The sample corpus in the published raw layouts: Slake (VQA, REC, REG), MedMNIST (CLS), MPx (RG).
+
+Each function writes one dataset folder and returns one row per picture, for the corpus's table of pictures.
+"""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from . import selection, wording
+from .anatomy import PLANES, Slice
+from .rendering import Placement, render
+
+Row = dict[str, str | int]
+PICTURE_SIDE = 96
+ARCHIVE_SIDE = 64
+JPEG_QUALITY = 92
+QUESTIONS_PER_PICTURE = 2
+BOXES_PER_PICTURE = 3
+SHARE_OF_TISSUE_MAPS = 0.2
+"""Pictures of the Slake folder that show a tissue map instead of the T1 volume; these have no boxes."""
+
+
+def write_slake(folder: Path, slices: Sequence[Slice], counts: dict[str, int], rng: np.random.Generator) -> list[Row]:
+    """Write a Slake folder: question files, per-image folders, and the lists of images of each split."""
+    rows: list[Row] = []
+    for split in selection.SPLITS:
+        first = len(rows)
+        questions: list[dict[str, Any]] = []
+        for slice_ in selection.draw(selection.of_split(slices, split), counts[split], rng):
+            image = folder / "imgs" / f"xmlab{len(rows)}"
+            kind = str(rng.choice(["gray", "white"])) if rng.random() < SHARE_OF_TISSUE_MAPS else "t1"
+            placement = _write_picture(image / "source.jpg", slice_, kind, rng)
+            asked = _slake_questions(slice_, kind, len(rows), rng)
+            boxes = _slake_boxes(slice_, placement, rng) if kind == "t1" else []
+            _write_json(image / "question.json", asked)
+            _write_json(image / "detection.json", boxes)
+            questions += asked
+            rows.append(_row(folder, image / "source.jpg", split, slice_, kind))
+        _write_json(folder / f"{split}.json", questions)
+        names = [f"xmlab{number}" for number in range(first, len(rows))]
+        (folder / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    return rows
+
+
+def write_mpx(folder: Path, slices: Sequence[Slice], counts: dict[str, int], rng: np.random.Generator) -> list[Row]:
+    """Write an MPx folder: RadFM's two tables with a caption, a modality and a plane per picture."""
+    rows: list[Row] = []
+    for split in selection.SPLITS:
+        records: list[tuple[str, str, str]] = []
+        for slice_ in selection.draw(selection.of_split(slices, split), counts[split], rng):
+            name = f"mni{len(rows):05d}.jpg"
+            _write_picture(folder / "images" / name, slice_, "t1", rng)
+            records.append((name, wording.caption(slice_, "t1"), "caption"))
+            records.append((name, "MR - T1W", "modality"))
+            records.append((name, slice_.plane.name.capitalize(), "plane"))
+            rows.append(_row(folder, folder / "images" / name, split, slice_, "t1"))
+        with (folder / f"MedPix_single_{split}.csv").open("w", newline="", encoding="utf-8") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(("name", "context", "type"))
+            table.writerows(records)
+    return rows
+
+
+def write_position_archive(
+    folder: Path, slices: Sequence[Slice], counts: dict[str, int], rng: np.random.Generator
+) -> list[Row]:
+    """Write ``mni_position_64.npz``: nine balanced classes of plane and position, none close to two bands."""
+    classes = selection.position_classes()
+
+    def pool(split: str, label: int) -> tuple[list[Slice], str]:
+        clear = [s for s in selection.of_split(slices, split) if selection.well_inside_band(s)]
+        return [s for s in clear if selection.position_class(s) == classes[label]], "t1"
+
+    return _write_archive(folder, "mni_position", len(classes), pool, counts, rng)
+
+
+def write_tissue_archive(
+    folder: Path, slices: Sequence[Slice], counts: dict[str, int], rng: np.random.Generator
+) -> list[Row]:
+    """Write ``mni_tissue_64.npz``: nine balanced classes of plane and kind of picture."""
+    kinds = tuple(wording.PICTURES)
+
+    def pool(split: str, label: int) -> tuple[list[Slice], str]:
+        plane = PLANES[label // len(kinds)]
+        return [s for s in selection.of_split(slices, split) if s.plane is plane], kinds[label % len(kinds)]
+
+    return _write_archive(folder, "mni_tissue", len(tissue_classes()), pool, counts, rng)
+
+
+def tissue_classes() -> list[str]:
+    """Return the nine classes of plane and kind of picture, as ``axial gray matter``."""
+    return [f"{plane.name} {kind}" for plane in PLANES for kind in ("T1", "gray matter", "white matter")]
+
+
+def _write_archive(
+    folder: Path, flag: str, classes: int, pool: Any, counts: dict[str, int], rng: np.random.Generator
+) -> list[Row]:
+    """Write one MedMNIST archive with train, val and test; the validation split is empty."""
+    arrays: dict[str, NDArray[np.uint8]] = {
+        "val_images": np.zeros((0, ARCHIVE_SIDE, ARCHIVE_SIDE), np.uint8),
+        "val_labels": np.zeros((0, 1), np.uint8),
+    }
+    rows: list[Row] = []
+    path = folder / f"{flag}_{ARCHIVE_SIDE}.npz"
+    for split in selection.SPLITS:
+        drawn: list[tuple[int, Slice, str]] = []
+        for label in range(classes):
+            chosen, kind = pool(split, label)
+            drawn += [(label, slice_, kind) for slice_ in selection.draw(chosen, counts[split] // classes, rng)]
+        order = [drawn[index] for index in rng.permutation(len(drawn))]
+        arrays[f"{split}_images"] = np.stack([render(s, kind, ARCHIVE_SIDE, rng)[0] for _, s, kind in order])
+        arrays[f"{split}_labels"] = np.array([[label] for label, _, _ in order], np.uint8)
+        rows += [
+            _row(folder, path, split, slice_, kind) | {"index": index} for index, (_, slice_, kind) in enumerate(order)
+        ]
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **arrays)
+    return rows
+
+
+def _slake_questions(slice_: Slice, kind: str, image: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    possible = wording.questions(slice_, kind)
+    chosen = sorted(rng.choice(len(possible), QUESTIONS_PER_PICTURE, replace=False))
+    return [
+        {
+            "img_id": image,
+            "img_name": f"xmlab{image}/source.jpg",
+            "question": possible[index].text,
+            "answer": possible[index].answer,
+            "q_lang": "en",
+            "location": "Brain",
+            "modality": "MRI",
+            "answer_type": "CLOSED" if possible[index].closed else "OPEN",
+            "base_type": "vqa",
+            "content_type": possible[index].content,
+            "triple": ["vhead", "_", "_"],
+            "qid": image * QUESTIONS_PER_PICTURE + rank,
+        }
+        for rank, index in enumerate(chosen)
+    ]
+
+
+def _slake_boxes(slice_: Slice, placement: Placement, rng: np.random.Generator) -> list[dict[str, Any]]:
+    names = list(slice_.structures)
+    chosen = sorted(rng.choice(len(names), min(BOXES_PER_PICTURE, len(names)), replace=False))
+    return [{names[index]: list(placement.box(slice_.structures[names[index]]))} for index in chosen]
+
+
+def _write_picture(path: Path, slice_: Slice, kind: str, rng: np.random.Generator) -> Placement:
+    pixels, placement = render(slice_, kind, PICTURE_SIDE, rng)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
+    return placement
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def _row(folder: Path, path: Path, split: str, slice_: Slice, kind: str) -> Row:
+    return {
+        "file": path.relative_to(folder.parent).as_posix(),
+        "index": 0,
+        "split": split,
+        "plane": slice_.plane.name,
+        "position_mm": slice_.position,
+        "picture": kind,
+    }

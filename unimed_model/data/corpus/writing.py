@@ -1,0 +1,132 @@
+"""Write the whole sample corpus under one root, with its declarations, its table of pictures, its manifest."""
+
+import csv
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ...errors import UserError
+from ...folders import replacing
+from . import layouts, selection
+from .anatomy import Slice, load_volumes, slices
+
+VERSION = 1
+MANIFEST = "sample_corpus.json"
+TABLE = "pictures.csv"
+Writer = Callable[[Path, list[Slice], dict[str, int], np.random.Generator], list[layouts.Row]]
+
+FOLDERS: tuple[tuple[str, Writer, dict[str, int]], ...] = (
+    ("mni_slake", layouts.write_slake, {"train": 1000, "test": 240}),
+    ("mni_mpx", layouts.write_mpx, {"train": 800, "test": 180}),
+    ("mni_position", layouts.write_position_archive, {"train": 2700, "test": 360}),
+    ("mni_tissue", layouts.write_tissue_archive, {"train": 1350, "test": 270}),
+)
+"""Folder, what writes it, and how many pictures each split holds."""
+
+TERMS = {
+    "images": "MNI152 (ICBM 2009a symmetric) average brain, T1 volume and gray- and white-matter maps; copyright "
+    "Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill "
+    "University; free use, copying, modification and distribution provided this notice appears; no warranty",
+    "source": "shipped inside the Python package nilearn (BSD-3-Clause)",
+    "text": "questions, captions and boxes made by this project (Apache-2.0), true by construction of the template",
+}
+CONVENTIONS = {
+    "population": "one average brain: no patients, no diagnosis, no claim of generalisation to other people",
+    "coordinates": "template millimetres, origin near the anterior commissure; left is x < 0, posterior part is "
+    "y < 0, lower part is z < 0",
+    "orientation": "left of the brain is on the left of axial and coronal pictures; anterior is on the right of "
+    "sagittal pictures; superior, or anterior in axial pictures, is up",
+    "sagittal position": "distance from the midline; the template is symmetric, so only one side is used",
+    "split": "by position in periods of 20 mm: 12 for training, 4 for testing, 2 unused on either side of the test",
+    "placement": "brain cut out, its longer side 60 to 95 percent of a square black canvas, at a random place",
+}
+
+
+def write_sample_corpus(root: Path, seed: int = 0) -> bool:
+    """Write the corpus under ``root``; equal seeds give equal bytes.
+
+    Returns:
+        False when the same corpus was there already and nothing was written.
+
+    Raises:
+        UserError: ``root`` holds something else.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if _stands_there(root, seed):
+            return False
+        raise UserError(
+            f"{root} is not empty and does not hold this sample corpus; choose another folder or remove it."
+        )
+    with replacing(root) as folder:
+        _write(folder, seed)
+    return True
+
+
+def picture_planes(root: Path) -> dict[str, str]:
+    """Return image id -> plane of the Slake folder's pictures; empty where the root is no sample corpus."""
+    table = root / TABLE
+    if not (root / MANIFEST).is_file():
+        return {}
+    with table.open(newline="", encoding="utf-8") as stream:
+        return {Path(row["file"]).parent.name: row["plane"] for row in csv.DictReader(stream)}
+
+
+def _stands_there(root: Path, seed: int) -> bool:
+    manifest = root / MANIFEST
+    if not manifest.is_file():
+        return False
+    written = json.loads(manifest.read_text(encoding="utf-8"))
+    return bool(written.get("version") == VERSION and written.get("seed") == seed)
+
+
+def _write(root: Path, seed: int) -> None:
+    every = list(slices(load_volumes()))
+    rows: list[layouts.Row] = []
+    for number, (name, write, counts) in enumerate(FOLDERS):
+        rows += write(root / name, every, counts, np.random.default_rng([seed, number]))
+    with (root / TABLE).open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    declarations = _declarations()
+    (root / "datasets.yaml").write_text(yaml.safe_dump(declarations, sort_keys=False, width=110), encoding="utf-8")
+    (root / MANIFEST).write_text(json.dumps(_manifest(seed), indent=2) + "\n", encoding="utf-8")
+
+
+def _declarations() -> list[dict[str, object]]:
+    shown = "Which category does this picture belong to"
+    return [
+        {"name": "mni_vqa", "layout": "slake_vqa", "root": "mni_slake"},
+        {"name": "mni_caption", "layout": "mpx_single", "root": "mni_mpx"},
+        {"name": "mni_rec", "layout": "slake_rec", "root": "mni_slake"},
+        {"name": "mni_reg", "layout": "slake_reg", "root": "mni_slake"},
+        _archive("mni_position", selection.position_classes(), shown),
+        _archive("mni_tissue", layouts.tissue_classes(), shown),
+    ]
+
+
+def _archive(name: str, classes: list[str], prompt: str) -> dict[str, object]:
+    options = {"flag": name, "classes": classes, "prompt": prompt}
+    return {"name": name, "layout": "medmnist", "root": name, "options": options}
+
+
+def _manifest(seed: int) -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "seed": seed,
+        "made_from": f"nilearn {version('nilearn')}",
+        "terms": TERMS,
+        "conventions": CONVENTIONS,
+        "files": {
+            TABLE: "one row per picture: file, index inside an archive, split, plane, position, kind of picture",
+            "datasets.yaml": "name, layout, folder and class names of each dataset",
+            "mni_slake/": "Slake layout: questions, referring expressions and boxes on one set of pictures",
+            "mni_mpx/": "MPx-Single layout: captions",
+            "mni_position/": "MedMNIST layout: nine classes of plane and position, balanced",
+            "mni_tissue/": "MedMNIST layout: nine classes of plane and kind of picture, balanced",
+        },
+    }

@@ -1,0 +1,119 @@
+"""Images opened when asked for, always as RGB.
+
+Grey, palette and CMYK images are converted by Pillow; transparent pixels are laid on black; 16-bit grey is
+divided by 257, so that its full range maps to 0..255 and equal values stay equal between images. Other
+pixel types are refused. EXIF rotation is not applied: boxes are given in the pixels as stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unimed_model.data.arrays import load_array
+from unimed_model.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image in a file of its own."""
+
+    path: Path
+
+    def open(self) -> Image:
+        """Return the decoded image in RGB.
+
+        Raises:
+            UserError: the file is missing, truncated, unreadable, too large or of a refused pixel type.
+        """
+        image = _opened(self.path)
+        with image:
+            try:
+                image.load()
+            except (OSError, SyntaxError, ValueError) as error:
+                raise UserError(f"{self.path} cannot be decoded ({error}); download it again.") from error
+            return to_rgb(image, str(self.path))
+
+    def size(self) -> tuple[int, int]:
+        """Return (width, height) in pixels from the header, without decoding.
+
+        Raises:
+            UserError: the file is missing or its header is unreadable.
+        """
+        with _opened(self.path) as image:
+            return image.size
+
+
+@dataclass(frozen=True, slots=True)
+class ImageArray:
+    """One image of a stack `(images, height, width[, 3])` inside an `.npz` file.
+
+    The stack is decoded once per process and shared by all its images.
+    """
+
+    path: Path
+    key: str
+    index: int
+
+    def open(self) -> Image:
+        """Return the image in RGB.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        from PIL import Image
+
+        return to_rgb(Image.fromarray(load_array(self.path, self.key)[self.index]), str(self.path))
+
+
+def to_rgb(image: Image, name: str) -> Image:
+    """Return an RGB copy of a decoded image, by the rules at the top of this file.
+
+    Raises:
+        UserError: the pixels are neither 8-bit nor 16-bit; the sentence starts with `name`.
+    """
+    if image.mode.startswith("I"):
+        return _from_sixteen_bits(image, name)
+    if image.mode == "F":
+        raise UserError(f"{name} has floating-point pixels; an 8-bit or 16-bit image is needed.")
+    if image.has_transparency_data:
+        return _on_black(image)
+    # `convert` returns a copy even from RGB, so the caller may close the file.
+    return image.convert("RGB")
+
+
+def _from_sixteen_bits(image: Image, name: str) -> Image:
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(f"{name} has pixel values beyond 16 bits; an 8-bit or 16-bit image is needed.")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+
+
+def _on_black(image: Image) -> Image:
+    from PIL import Image
+
+    rgba = image.convert("RGBA")
+    black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, rgba).convert("RGB")
+
+
+def _opened(path: Path) -> Image:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(path)
+    except FileNotFoundError as error:
+        raise UserError(f"The image {path} is missing; complete the download.") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path} is not a readable image; download it again.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(f"{path} is refused: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} cannot be opened as an image ({error}).") from error

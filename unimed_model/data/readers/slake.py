@@ -1,0 +1,138 @@
+"""The Slake 1.0 folder: where its files lie, and which images belong to which split.
+
+Layout: `{train,validate,test}.json` (the hub says `validation.json`), `imgs/xmlabN/{source.jpg,
+question.json, detection.json}`; the `imgs/` level may be missing or doubled, as archives unpack. A root may
+hold only some of these.
+
+The paper splits by image, 550 for training and 92 for testing, because 298 of the 642 images occur in more
+than one official split. Its list is unpublished: `train.txt` and `test.txt` (folder names separated by
+blanks) are used when the root holds them; else ids 0..641 are ranked by a digest of seed and id and the
+first 92 are the test images, whatever files are present.
+"""
+
+import hashlib
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from unimed_model.data.files import read_json_records, relative_name, text_field
+from unimed_model.data.readers.request import Request
+from unimed_model.errors import UserError
+
+OFFICIAL = {
+    "official:train": ("train.json",),
+    "official:validate": ("validate.json", "validation.json"),
+    "official:test": ("test.json",),
+}
+SPLITS = ("train", "test", *OFFICIAL)
+
+IMAGES = 642
+TEST_IMAGES = 92
+_FOLDERS = ("imgs", "imgs/imgs", ".")
+_IMAGE_ID = re.compile(r"(?:xmlab)?(\d+)")
+
+
+def question_files(root: Path) -> dict[str, Path]:
+    """Return official split -> its question file, for those present."""
+    found = {split: [root / name for name in names] for split, names in OFFICIAL.items()}
+    present = {split: [path for path in paths if path.is_file()] for split, paths in found.items()}
+    return {split: paths[0] for split, paths in present.items() if paths}
+
+
+def image_folders(root: Path) -> list[Path]:
+    """Return the folders `xmlabN` of the root, by number."""
+    folders = {path.name: path for level in reversed(_FOLDERS) for path in (root / level).glob("xmlab*")}
+    numbered = [path for name, path in folders.items() if _IMAGE_ID.fullmatch(name)]
+    return sorted(numbered, key=lambda path: image_number(path.name))
+
+
+def image_path(root: Path, name: PurePosixPath) -> Path:
+    """Return the file of an `img_name`; where none exists, the place where the download puts it."""
+    candidates = [root / level / name for level in _FOLDERS]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def image_name(record: dict[str, Any], where: str) -> PurePosixPath:
+    """Return the `img_name` of a record, always `xmlabN/source.jpg`.
+
+    Raises:
+        UserError: missing, leaving the root, or not inside a folder `xmlabN`.
+    """
+    name = relative_name(text_field(record, "img_name", where), where)
+    if not _IMAGE_ID.fullmatch(name.parts[0]) or len(name.parts) < 2:
+        raise UserError(f"{where}: img_name must look like 'xmlab7/source.jpg', not {str(name)!r}.")
+    return name
+
+
+def image_number(folder: str) -> int:
+    """Return N of a folder name `xmlabN`, or of a bare `N`."""
+    match = _IMAGE_ID.fullmatch(folder)
+    assert match is not None, folder
+    return int(match[1])
+
+
+def question_file(request: Request) -> Path:
+    """Return the file of an official split.
+
+    Raises:
+        UserError: the root does not hold it.
+    """
+    path = question_files(request.root).get(request.split)
+    if path is None:
+        expected = " or ".join(OFFICIAL[request.split])
+        raise UserError(f"{request.dataset}: {request.root} holds no {expected}, which {request.split} needs.")
+    return path
+
+
+def images_of_split(request: Request) -> frozenset[int]:
+    """Return the numbers of the images that belong to a split.
+
+    For an official split these are the images its questions ask about.
+
+    Raises:
+        UserError: an unknown split, a missing file, or split lists that are incomplete or overlap.
+    """
+    request.require_split(SPLITS)
+    if request.split in OFFICIAL:
+        path = question_file(request)
+        names = [image_name(r, f"{path}, record {i}") for i, r in enumerate(read_json_records(path))]
+        return frozenset(image_number(name.parts[0]) for name in names)
+    test, train = _listed_split(request.root) or seeded_split(request.seed)
+    return test if request.split == "test" else train
+
+
+def seeded_split(seed: int) -> tuple[frozenset[int], frozenset[int]]:
+    """Return (test, train): 92 and 550 image numbers out of 0..641."""
+    # A digest, unlike a generator's permutation, is the same in every version of every library.
+    ranked = sorted(range(IMAGES), key=lambda i: hashlib.sha256(f"slake/{seed}/{i}".encode()).digest())
+    return frozenset(ranked[:TEST_IMAGES]), frozenset(ranked[TEST_IMAGES:])
+
+
+def require_in_split_range(number: int, root: Path) -> None:
+    """Raise `UserError` for an image that a drawn split would lose: beyond 641 and no lists in the root."""
+    if number >= IMAGES and not (root / "train.txt").is_file():
+        raise UserError(
+            f"{root} holds xmlab{number}, but Slake's images are xmlab0 to xmlab{IMAGES - 1}: say which "
+            "images belong to which split in train.txt and test.txt."
+        )
+
+
+def _listed_split(root: Path) -> tuple[frozenset[int], frozenset[int]] | None:
+    paths = root / "test.txt", root / "train.txt"
+    present = [path.is_file() for path in paths]
+    if not any(present):
+        return None
+    if not all(present):
+        raise UserError(f"{paths[present.index(False)]} is missing: the split needs both lists or neither.")
+    test, train = (_listed_images(path) for path in paths)
+    if test & train:
+        raise UserError(f"xmlab{min(test & train)} stands in both train.txt and test.txt of {root}.")
+    return test, train
+
+
+def _listed_images(path: Path) -> frozenset[int]:
+    words = path.read_text(encoding="utf-8", errors="replace").split()
+    wrong = [word for word in words if not _IMAGE_ID.fullmatch(word)]
+    if wrong:
+        raise UserError(f"{path}: {wrong[0]!r} is not a folder name such as xmlab7.")
+    return frozenset(map(image_number, words))

@@ -1,0 +1,103 @@
+"""Slake's questions (VQA): the three official files, or each image's `question.json` where there are none.
+
+English by default (`language="zh"` or `"all"` for the rest). Records without an answer are left out and
+counted; the published files have exactly one.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unimed_model.data.files import read_json_records, text_field
+from unimed_model.data.images import ImageFile
+from unimed_model.data.readers import slake
+from unimed_model.data.readers.request import ImageOptions, Request, finish
+from unimed_model.data.sample import Sample, Samples
+from unimed_model.data.templates import evaluation_instruction
+from unimed_model.errors import UserError
+
+LANGUAGES = ("en", "zh", "all")
+_META = ("answer_type", "base_type", "content_type", "location", "modality", "triple")
+
+
+def holds(root: Path, _: ImageOptions) -> bool:
+    """Say whether the folder holds Slake questions."""
+    return bool(slake.question_files(root)) or any(_question_files_by_image(root))
+
+
+def read(request: Request, options: ImageOptions) -> Samples:
+    """Return the questions of a split in file order.
+
+    Raises:
+        UserError: an unknown split or language, a missing or damaged file or image, an `img_name` that leaves
+            the root.
+    """
+    if request.language not in LANGUAGES:
+        raise UserError(f"{request.dataset} has no language {request.language!r}; it has en, zh, or all.")
+    skipped: Counter[str] = Counter()
+    samples: list[Sample] = []
+    for path, index, record in _records(request):
+        where = f"{path}, record {index}"
+        if request.language not in ("all", text_field(record, "q_lang", where)):
+            continue
+        sample = _sample(request, record, where, f"{path.stem}-{index}")
+        empty = [key for key, text in (("answer", sample.answer), ("question", sample.meta["subject"])) if not text]
+        if empty:
+            skipped[f"empty {empty[0]}"] += 1
+        else:
+            samples.append(sample)
+    return finish(request, samples, skipped, options.missing_images)
+
+
+def _records(request: Request) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    wanted = None if request.split in slake.OFFICIAL else slake.images_of_split(request)
+    for path in _sources(request):
+        for index, record in enumerate(read_json_records(path)):
+            where = f"{path}, record {index}"
+            number = slake.image_number(slake.image_name(record, where).parts[0])
+            if wanted is not None:
+                slake.require_in_split_range(number, request.root)
+            if wanted is None or number in wanted:
+                yield path, index, record
+
+
+def _sources(request: Request) -> list[Path]:
+    if request.split in slake.OFFICIAL:
+        return [slake.question_file(request)]
+    paths = list(slake.question_files(request.root).values()) or list(_question_files_by_image(request.root))
+    if not paths:
+        raise UserError(
+            f"{request.dataset}: {request.root} holds none of train.json, validate.json, test.json and no "
+            "imgs/xmlabN/question.json."
+        )
+    return paths
+
+
+def _question_files_by_image(root: Path) -> Iterator[Path]:
+    files = (folder / "question.json" for folder in slake.image_folders(root))
+    return (path for path in files if path.is_file())
+
+
+def _sample(request: Request, record: dict[str, Any], where: str, place: str) -> Sample:
+    name = slake.image_name(record, where)
+    question = text_field(record, "question", where)
+    # An image's own question.json may lack qid.
+    sample_id = str(record["qid"]) if "qid" in record else f"{name.parts[0]}-{place}"
+    return Sample(
+        dataset=request.dataset,
+        task=request.task,
+        split=request.split,
+        sample_id=sample_id,
+        image_id=name.parts[0],
+        patient_id=None,
+        instruction=evaluation_instruction("vqa", question),
+        answer=text_field(record, "answer", where),
+        meta={
+            "templates": "vqa",
+            "subject": question,
+            "language": record["q_lang"],
+            **{key: record[key] for key in _META if key in record},
+        },
+        image_source=ImageFile(slake.image_path(request.root, name)),
+    )

@@ -1,0 +1,217 @@
+"""Which datasets a root offers, and how to open one.
+
+A root is a folder or a YAML file. A folder offers every published dataset whose default folder under it
+(`medqa`, `pubmedqa`, `slake`, `mpx`, `medmnist`) holds that layout's files, and what its `datasets.yaml`
+declares; a YAML file offers what it declares:
+
+    - name: brain_planes          # any name; with a published name, `layout` may be left out
+      layout: medmnist            # one of `LAYOUTS`
+      root: planes                # relative to the YAML file
+      options: {flag: planes, classes: [axial, coronal], prompt: Which plane is shown in this image}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from unimed_model.closed import Closed, nearest, validated
+from unimed_model.data.layouts import LAYOUTS, PUBLISHED
+from unimed_model.data.readers.request import Request
+from unimed_model.data.sample import Samples
+from unimed_model.errors import UserError
+
+DECLARATIONS = "datasets.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSource:
+    """A dataset that can be opened: its name, raw layout, task, folder, and the layout's options."""
+
+    name: str
+    layout: str
+    task: str
+    root: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class _Declaration(Closed):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    layout: str | None = None
+    root: Path
+    options: Annotated[dict[str, Any], Field(default_factory=dict)]
+
+
+def discover(root: str | Path) -> list[DatasetSource]:
+    """Return the datasets that a root offers: published ones in the paper's order, then declared ones.
+
+    A declaration with a published name takes the place of that dataset; files that are declared under another
+    name are not offered under the published one as well.
+
+    Raises:
+        UserError: the root does not exist or offers nothing, or a declaration is wrong.
+    """
+    root = _existing(root)
+    declared = {source.name: source for source in _declared(root)}
+    published = {name: declared.get(name) or _at_default_folder(name, root, declared) for name in PUBLISHED}
+    others = [source for name, source in declared.items() if name not in PUBLISHED]
+    sources = [source for source in published.values() if source is not None] + others
+    if not sources:
+        folders = ", ".join(dict.fromkeys(entry.folder for entry in PUBLISHED.values()))
+        raise UserError(
+            f"{root} holds no dataset: it needs a {DECLARATIONS} or one of the folders {folders} with its "
+            "published files."
+        )
+    return sources
+
+
+def load_dataset(
+    name: str,
+    root: str | Path,
+    split: str = "train",
+    *,
+    images: bool = True,
+    language: str = "en",
+    seed: int = 0,
+    **options: Any,
+) -> Samples:
+    """Return a dataset as a sequence of `Sample`, with `skipped`: reason -> number of records left out.
+
+    Args:
+        name: a published name (`PUBLISHED`) or one that the root declares.
+        root: a data root (see `discover`), or the dataset's own folder.
+        split: `train` or `test`; MedMNIST also has `val`, MedQA `dev`, Slake `official:train`,
+            `official:validate` and `official:test`.
+        images: False reads annotations alone: no image file need exist.
+        language: `en`, `all`, or, of Slake's questions, `zh`.
+        seed: of Slake's split by image, where the root has no `train.txt` and `test.txt`.
+        options: of the layout, such as `size` (MedMNIST) or `rounding` (Slake boxes).
+
+    Raises:
+        UserError: an unknown name, split or option; missing or damaged files; missing images.
+    """
+    source = _find(name, _existing(root))
+    return open_source(source, split, images=images, language=language, seed=seed, **options)
+
+
+def open_source(
+    source: DatasetSource,
+    split: str = "train",
+    *,
+    images: bool = True,
+    language: str = "en",
+    seed: int = 0,
+    **options: Any,
+) -> Samples:
+    """Return the samples of a source; arguments and errors as in `load_dataset`."""
+    layout = LAYOUTS[source.layout]
+    chosen = validated(layout.options, {**source.options, **options}, f"Options of {source.name}")
+    request = Request(source.name, source.task, source.root, split, images, language, seed)
+    return layout.read(request, chosen)
+
+
+def select_sources(sources: list[DatasetSource], names: tuple[str, ...] | None, where: str) -> list[DatasetSource]:
+    """Return the sources with the given names, in their own order; all of them without names.
+
+    Raises:
+        UserError: a name that is not among them; ``where`` says what offers them.
+    """
+    if names is None:
+        return sources
+    offered = [source.name for source in sources]
+    for name in names:
+        if name not in offered:
+            raise UserError(
+                f"{where} offers no dataset {name!r}; the nearest is {nearest(name, offered)!r} (all: {', '.join(offered)})."
+            )
+    return [source for source in sources if source.name in names]
+
+
+def _existing(root: str | Path) -> Path:
+    root = Path(root).expanduser()
+    if not root.exists():
+        raise UserError(f"The data root {root} does not exist.")
+    return root
+
+
+def _find(name: str, root: Path) -> DatasetSource:
+    declared = {source.name: source for source in _declared(root)}
+    if name in declared:
+        return declared[name]
+    if name not in PUBLISHED:
+        known = [*PUBLISHED, *declared]
+        raise UserError(f"There is no dataset {name!r}; the nearest name is {nearest(name, known)!r}.")
+    source = _at_default_folder(name, root, declared) or _at(name, root)
+    if source is None:
+        folder = PUBLISHED[name].folder
+        raise UserError(f"{root} does not hold {name}: neither it nor {root / folder} has that dataset's files.")
+    return source
+
+
+def _at_default_folder(name: str, root: Path, declared: Mapping[str, DatasetSource]) -> DatasetSource | None:
+    source = _at(name, root / PUBLISHED[name].folder)
+    # Files that were declared under another name are that dataset, not the published one.
+    return None if source and any(_same_files(source, other) for other in declared.values()) else source
+
+
+def _same_files(published: DatasetSource, declared: DatasetSource) -> bool:
+    same_folder = published.root.resolve() == declared.root.resolve()
+    chosen = all(declared.options.get(key) == value for key, value in published.options.items())
+    return published.layout == declared.layout and same_folder and chosen
+
+
+def _at(name: str, folder: Path) -> DatasetSource | None:
+    entry = PUBLISHED[name]
+    layout = LAYOUTS[entry.layout]
+    if not folder.is_dir() or not layout.holds(folder, validated(layout.options, entry.options, name)):
+        return None
+    return DatasetSource(name, entry.layout, layout.task, folder, entry.options)
+
+
+def _declared(root: Path) -> list[DatasetSource]:
+    path = root / DECLARATIONS if root.is_dir() else root
+    if not path.is_file():
+        return []
+    sources = [_declaration(entry, path, i) for i, entry in enumerate(_entries(path), start=1)]
+    names = [source.name for source in sources]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"{path} declares {twice[0]!r} twice.")
+    return sources
+
+
+def _entries(path: Path) -> list[Any]:
+    import yaml
+
+    try:
+        entries = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        # A parser's message spans several lines.
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML ({reason}).") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{path} must hold a list of datasets, each with name, layout, root and options.")
+    return entries
+
+
+def _declaration(entry: dict[Any, Any], path: Path, number: int) -> DatasetSource:
+    where = f"{path}, entry {number}"
+    declared = validated(_Declaration, {str(key): value for key, value in entry.items()}, where)
+    published = PUBLISHED.get(declared.name)
+    name = declared.layout or (published.layout if published else None)
+    if name is None:
+        raise UserError(f"{where}: {declared.name!r} is not a published dataset, so its layout must be stated.")
+    if name not in LAYOUTS:
+        raise UserError(f"{where}: there is no layout {name!r}; the nearest is {nearest(name, LAYOUTS)!r}.")
+    if published and published.layout != name:
+        raise UserError(f"{where}: {declared.name} is published as {published.layout}; give this one its own name.")
+    folder = path.parent / declared.root.expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{where}: the folder {folder} does not exist.")
+    options = {**(published.options if published else {}), **declared.options}
+    validated(LAYOUTS[name].options, options, f"{where}, options")
+    return DatasetSource(declared.name, name, LAYOUTS[name].task, folder, options)

@@ -1,0 +1,206 @@
+"""unimed-eval: greedy answers on held-out samples, scored, with baselines beside them."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from . import baselines, scoring
+from .data import DatasetSource, Sample, Samples, discover, open_source, select_sources
+from .data.corpus.writing import picture_planes
+from .errors import UserError
+from .folders import replacing
+from .loading import open_run, weights_digest
+from .modeling import UniMedForConditionalGeneration
+from .processing import Turn, UniMedProcessor
+
+LONGEST_ANSWER = 100
+"""Tokens after which an answer is cut, as released."""
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """Scores of one dataset.
+
+    Attributes:
+        task: its task.
+        samples: how many were answered.
+        images: on how many images.
+        unparsable: answers to a box question that spell no box (they score 0).
+        metrics: metric -> mean and interval over images.
+        baselines: baseline -> its mean by the task's first metric, and the model's lead over it.
+    """
+
+    task: str
+    samples: int
+    images: int
+    unparsable: int
+    metrics: dict[str, scoring.Mean]
+    baselines: dict[str, dict[str, scoring.Mean]]
+
+
+def evaluate(
+    run: Path,
+    root: Path,
+    out: Path,
+    *,
+    split: str = "test",
+    names: tuple[str, ...] | None = None,
+    limit: int | None = None,
+    batch_size: int = 64,
+    quiet: bool = False,
+) -> dict[str, DatasetResult]:
+    """Answer the samples of a split, score the answers, and write both into a folder, all or nothing.
+
+    Args:
+        run: run folder.
+        root: data root.
+        out: output folder: ``predictions.jsonl`` and ``scores.json``; an earlier evaluation is replaced.
+        split: split to answer; baselines learn from ``train``.
+        names: datasets; None for all that the root offers.
+        limit: answer at most this many samples per dataset, spread evenly over it.
+        batch_size: samples answered at once.
+        quiet: no progress bar.
+
+    Raises:
+        UserError: a run or data that cannot be used, or an output folder that holds something else.
+    """
+    if out.exists() and not (out / "scores.json").is_file():
+        raise UserError(f"{out} exists and holds no evaluation; choose another --out or remove it.")
+    sources = select_sources(discover(root), names, str(root))
+    model, processor = open_run(run)
+    answered: dict[str, tuple[DatasetSource, Sequence[Sample], list[str]]] = {}
+    for source in sources:
+        samples = _spread(open_source(source, split), limit)
+        answered[source.name] = (source, samples, generate(model, processor, samples, batch_size, quiet))
+    results = {
+        name: score(samples, answers, open_source(source, "train"), picture_planes(root))
+        for name, (source, samples, answers) in answered.items()
+    }
+    _write(out, run, split, results, {name: (s, a) for name, (_, s, a) in answered.items()})
+    return results
+
+
+@torch.inference_mode()
+def generate(
+    model: UniMedForConditionalGeneration,
+    processor: UniMedProcessor,
+    samples: Sequence[Sample],
+    batch_size: int,
+    quiet: bool = False,
+) -> list[str]:
+    """Return the model's greedy answers, blanks around them removed, in the order of the samples."""
+    answers: list[str] = []
+    starts = range(0, len(samples), batch_size)
+    name = samples[0].dataset if samples else ""
+    for start in tqdm(starts, desc=f"answering {name}", disable=quiet, file=sys.stderr):
+        chosen = samples[start : start + batch_size]
+        batch = processor.generation_batch([Turn(s.task, s.instruction, s.image) for s in chosen])
+        batch = {key: value.to(model.device) for key, value in batch.items()}
+        tokens = model.generate(**batch, max_new_tokens=LONGEST_ANSWER, do_sample=False)
+        new = tokens[:, batch["input_ids"].shape[1] :]
+        answers += [text.strip() for text in processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return answers
+
+
+def score(samples: Sequence[Sample], answers: Sequence[str], train: Samples, planes: dict[str, str]) -> DatasetResult:
+    """Score the answers to one dataset and compare them with its baselines.
+
+    Args:
+        samples: what was asked.
+        answers: what was answered, in the same order.
+        train: training split, which the baselines learn from.
+        planes: image id -> plane, where the data root tells.
+
+    Raises:
+        ValueError: no samples.
+    """
+    task = samples[0].task
+    images = [str(sample.image_id or sample.sample_id) for sample in samples]
+    metrics = scoring.METRICS[task]
+    per_sample = {name: _scores(metric, answers, samples) for name, metric in metrics.items()}
+    first = next(iter(metrics))
+    compared: dict[str, dict[str, scoring.Mean]] = {}
+    for name, baseline in _baselines(task, planes).items():
+        theirs = _scores(metrics[first], baseline(train, samples), samples)
+        compared[name] = {
+            first: scoring.mean_by_image(theirs, images),
+            "lead": scoring.mean_by_image(per_sample[first] - theirs, images),
+        }
+    return DatasetResult(
+        task=task,
+        samples=len(samples),
+        images=len(set(images)),
+        unparsable=sum(scoring.parse_box(answer) is None for answer in answers) if task == "REC" else 0,
+        metrics={name: scoring.mean_by_image(values, images) for name, values in per_sample.items()},
+        baselines=compared,
+    )
+
+
+def _scores(metric: scoring.Score, answers: Iterable[str], samples: Sequence[Sample]) -> np.ndarray:
+    return np.array([metric(answer, sample.answer) for answer, sample in zip(answers, samples, strict=True)])
+
+
+def _baselines(task: str, planes: dict[str, str]) -> dict[str, baselines.Baseline]:
+    if task == "REC":
+        known: dict[str, baselines.Baseline] = {
+            "mean box": baselines.mean_box,
+            "mean box of the object": baselines.mean_box_of_object,
+        }
+        if planes:
+            known["mean box of object and plane"] = baselines.mean_box_of_object_and_plane(planes)
+        return known
+    if task == "CLS":
+        return {
+            "majority class": baselines.majority_answer,
+            "thumbnail neighbour": baselines.thumbnail_neighbour,
+        }
+    return {"majority answer": baselines.majority_answer}
+
+
+def _spread(samples: Samples, limit: int | None) -> Sequence[Sample]:
+    if limit is None or limit >= len(samples):
+        return samples
+    return [samples[index] for index in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
+
+
+def _write(
+    out: Path,
+    run: Path,
+    split: str,
+    results: dict[str, DatasetResult],
+    answered: dict[str, tuple[Sequence[Sample], list[str]]],
+) -> None:
+    content: dict[str, Any] = {
+        "split": split,
+        "weights_sha256": weights_digest(run),
+        "interval": "95 %, percentile bootstrap over images",
+        "datasets": {name: asdict(result) for name, result in results.items()},
+    }
+    lines = [
+        json.dumps(_prediction(sample, answer), ensure_ascii=False)
+        for samples, answers in answered.values()
+        for sample, answer in zip(samples, answers, strict=True)
+    ]
+    with replacing(out) as folder:
+        (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=2, allow_nan=False)
+        (folder / "scores.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _prediction(sample: Sample, answer: str) -> dict[str, str | None]:
+    return {
+        "dataset": sample.dataset,
+        "task": sample.task,
+        "sample_id": sample.sample_id,
+        "image_id": sample.image_id,
+        "prompt": sample.instruction,
+        "prediction": answer,
+        "reference": sample.answer,
+    }

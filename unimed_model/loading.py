@@ -1,0 +1,63 @@
+"""Open a run folder, with one clear sentence for whatever is wrong with it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from .errors import UserError
+from .modeling import UniMedForConditionalGeneration
+from .processing import UniMedProcessor
+
+WEIGHTS = "model.safetensors"
+
+
+def open_run(folder: Path) -> tuple[UniMedForConditionalGeneration, UniMedProcessor]:
+    """Return the trained model, in evaluation mode, and its processor.
+
+    Raises:
+        UserError: the folder is missing, holds no configuration or no weights, or they are damaged or do not
+            belong together.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no run folder {folder}; unimed-train writes one.")
+    for name in ("config.json", WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no {name}, so it is not a finished run; train it with unimed-train.")
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != "unimed":
+        raise UserError(f"{folder / 'config.json'} describes a {config.get('model_type')!r} model, not a Uni-Med one.")
+    try:
+        model, report = UniMedForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+        processor = UniMedProcessor.from_pretrained(folder)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"The run in {folder} cannot be opened: {' '.join(str(error).split())}") from error
+    _require_complete(folder, report)
+    return model.eval(), processor
+
+
+def weights_digest(folder: Path) -> str:
+    """Return the SHA-256 of a run's weights."""
+    with (folder / WEIGHTS).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _require_complete(folder: Path, report: dict[str, Any]) -> None:
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(map(str, report[problem]))
+        if keys:
+            word = problem.split("_")[0]
+            raise UserError(
+                f"The weights in {folder} do not fit its configuration: {len(keys)} {word} tensors, the first "
+                f"{keys[0]}."
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON; the run is damaged, train it again.") from error
+    return content if isinstance(content, dict) else {}

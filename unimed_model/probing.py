@@ -1,0 +1,120 @@
+"""What an instrument needs to probe a trained run: the model, and batches of every dataset's training split."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .data import DatasetSource, Samples, discover, open_source, select_sources
+from .data.collator import Collator
+from .errors import UserError
+from .loading import open_run, weights_digest
+
+
+@dataclass(frozen=True)
+class ProbeBatches:
+    """Batches of one dataset, collated when iterated over; every iteration gives the same ones."""
+
+    samples: Samples
+    rows: tuple[tuple[int, ...], ...]
+    collator: Collator
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for row in self.rows:
+            yield self.collator([self.samples[index] for index in row])
+
+
+@dataclass(frozen=True)
+class ProbeSetup:
+    """A trained model and what it is probed with.
+
+    Attributes:
+        model: the model, in evaluation mode.
+        batches: dataset -> its batches.
+        tasks: dataset -> task.
+        metadata: what equal results depend on: digest of the weights, samples per dataset, versions.
+    """
+
+    model: nn.Module
+    batches: dict[str, ProbeBatches]
+    tasks: dict[str, str]
+    metadata: dict[str, Any]
+
+
+def load_for_probing(
+    checkpoint: Path,
+    roots: list[Path],
+    datasets: list[str] | None,
+    batches: int,
+    batch_size: int,
+    seed: int,
+    with_replacement: bool,
+) -> ProbeSetup:
+    """Open a run and draw its probing batches: training split, one dataset each, seeded.
+
+    Args:
+        checkpoint: run folder.
+        roots: data roots; a dataset is taken from the first that offers it.
+        datasets: names; None for all that the roots offer.
+        batches: batches per dataset.
+        batch_size: samples per batch.
+        seed: of the draw.
+        with_replacement: let samples repeat; without it a dataset with too few samples is an error.
+
+    Raises:
+        UserError: a run or data that cannot be used, or too few samples.
+    """
+    model, processor = open_run(checkpoint)
+    collator = Collator(processor)
+    drawn: dict[str, ProbeBatches] = {}
+    tasks: dict[str, str] = {}
+    sources = _sources(roots, datasets)
+    for source in sources:
+        samples = open_source(source, "train")
+        rows = draw_batches(source.name, len(samples), batches, batch_size, seed, with_replacement)
+        drawn[source.name] = ProbeBatches(samples, rows, collator)
+        tasks[source.name] = source.task
+    metadata = {
+        "weights_sha256": weights_digest(checkpoint),
+        "samples": {name: len(each.samples) for name, each in drawn.items()},
+        "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
+    }
+    return ProbeSetup(model, drawn, tasks, metadata)
+
+
+def draw_batches(
+    name: str, samples: int, batches: int, batch_size: int, seed: int, with_replacement: bool
+) -> tuple[tuple[int, ...], ...]:
+    """Return rows of sample indices, ``batches`` of ``batch_size``, that depend on name and seed alone.
+
+    Raises:
+        UserError: too few samples to draw them without replacement.
+    """
+    rng = random.Random(f"{seed}/{name}")
+    wanted = batches * batch_size
+    if with_replacement and samples:
+        drawn = [rng.randrange(samples) for _ in range(wanted)]
+    elif samples >= wanted:
+        drawn = rng.sample(range(samples), wanted)
+    else:
+        raise UserError(
+            f"{name} has {samples} training samples, enough for {samples // batch_size} batches of {batch_size}, "
+            f"but {batches} were asked for; ask for fewer with --batches or allow repeats with --with-replacement."
+        )
+    return tuple(tuple(drawn[start : start + batch_size]) for start in range(0, wanted, batch_size))
+
+
+def _sources(roots: list[Path], datasets: list[str] | None) -> list[DatasetSource]:
+    offered: dict[str, DatasetSource] = {}
+    for root in roots:
+        for source in discover(root):
+            offered.setdefault(source.name, source)
+    names = None if datasets is None else tuple(datasets)
+    return select_sources(list(offered.values()), names, " and ".join(map(str, roots)))

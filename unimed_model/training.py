@@ -1,0 +1,260 @@
+"""unimed-train: a run from settings to a finished folder, on transformers' Trainer."""
+
+import json
+import platform
+import random
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .building import build
+from .data import Samples, discover, open_source, select_sources
+from .data.collator import Collator
+from .data.mixture import Draw, Mixture
+from .data.sample import Sample
+from .data.templates import training_instruction
+from .errors import UserError
+from .folders import replacing
+from .modeling import UniMedForConditionalGeneration
+from .processing import prompt_pieces
+from .settings import RunSettings
+
+RUN_FILE = "run.json"
+LOG_FILE = "training_log.jsonl"
+
+
+def train(settings: RunSettings, root: Path, out: Path, *, quiet: bool = False, overwrite: bool = False) -> bool:
+    """Train a model and leave a finished run folder; a run that fails leaves none.
+
+    Args:
+        settings: the resolved settings.
+        root: data root (see ``unimed_model.data.discover``).
+        out: the run folder: model, processor, ``run.json``, ``training_log.jsonl``.
+        quiet: no progress bar.
+        overwrite: replace a run that was trained with other settings.
+
+    Returns:
+        False when ``out`` already holds a run trained with these settings and nothing was done.
+
+    Raises:
+        UserError: ``out`` holds something else, the data are unusable, or the loss is not a number.
+    """
+    if out.exists() and not overwrite:
+        _require_same_run(out, settings)
+        return False
+    datasets = open_training_data(root, settings.data.datasets)
+    mixture = Mixture(datasets, settings.training.batch_size, settings.training.steps, settings.seed)
+    with replacing(out) as folder:
+        _train_into(folder, settings, mixture, quiet)
+    return True
+
+
+def open_training_data(root: Path, names: tuple[str, ...] | None) -> dict[str, Samples]:
+    """Return the training split of the named datasets, or of all that the root offers.
+
+    Raises:
+        UserError: a name that the root does not offer, or unusable data.
+    """
+    return {source.name: open_source(source, "train") for source in select_sources(discover(root), names, str(root))}
+
+
+def _require_same_run(out: Path, settings: RunSettings) -> None:
+    run = out / RUN_FILE
+    if not run.is_file():
+        raise UserError(f"{out} exists and is not a finished run; choose another --out or remove it.")
+    found = json.loads(run.read_text(encoding="utf-8"))["settings"]
+    different = _differences(found, settings.model_dump(mode="json"))
+    if different:
+        raise UserError(
+            f"{out} holds a run with other settings ({', '.join(different)}); choose another --out or say --overwrite."
+        )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {before} there, {after} asked for")
+    return found
+
+
+def _train_into(folder: Path, settings: RunSettings, mixture: Mixture, quiet: bool) -> None:
+    started = time.time()
+    model, processor = build(settings, _texts(mixture))
+    log: list[dict[str, Any]] = []
+    trainer = UniMedTrainer(
+        model,
+        _arguments(settings, folder),
+        mixture=mixture,
+        collator=Collator(processor),
+        log=log,
+        callbacks=[] if quiet else [ProgressBar()],
+    )
+    trainer.train()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    lines = "".join(json.dumps(entry) + "\n" for entry in log)
+    (folder / LOG_FILE).write_text(lines, encoding="utf-8")
+    _write_run_file(folder, settings, mixture, model, time.time() - started)
+
+
+def _texts(mixture: Mixture) -> Iterator[str]:
+    """Every prompt and answer the tokenizer should know, in a fixed order, with a template drawn for each."""
+    rng = random.Random(mixture.seed)
+    for samples in mixture.datasets.values():
+        for sample in samples:
+            instruction = training_instruction(sample, rng)
+            yield from prompt_pieces(sample.task, instruction, sample.image_source is not None)
+            yield sample.answer
+
+
+def _arguments(settings: RunSettings, folder: Path) -> TrainingArguments:
+    training = settings.training
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=training.steps,
+        per_device_train_batch_size=training.batch_size,
+        learning_rate=training.peak_learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr": training.floor_learning_rate},
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        adam_beta1=training.beta1,
+        adam_beta2=training.beta2,
+        max_grad_norm=training.gradient_clip or 0.0,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+    )
+
+
+def _write_run_file(
+    folder: Path,
+    settings: RunSettings,
+    mixture: Mixture,
+    model: UniMedForConditionalGeneration,
+    seconds: float,
+) -> None:
+    run = {
+        "settings": settings.model_dump(mode="json"),
+        "datasets": {name: len(samples) for name, samples in mixture.datasets.items()},
+        "skipped": {name: dict(samples.skipped) for name, samples in mixture.datasets.items() if samples.skipped},
+        "realised_mixture": mixture.realised(),
+        "parameters": {
+            name: sum(parameter.numel() for parameter in part.parameters()) for name, part in model.named_children()
+        },
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
+        | {"python": platform.python_version()},
+        "hardware": {"device": str(model.device), "threads": torch.get_num_threads()},
+        "seconds": round(seconds, 1),
+        "exit_reason": "finished",
+    }
+    (folder / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+
+class UniMedTrainer(Trainer):
+    """transformers' Trainer on a mixture: batches of one dataset each, the loss logged with its dataset.
+
+    Args:
+        model: the model.
+        arguments: transformers' training arguments.
+        mixture: what to train on, as batch sampler and dataset.
+        collator: samples to tensors.
+        log: receives one entry per step: step, dataset, loss, learning rate.
+        callbacks: further callbacks.
+    """
+
+    def __init__(
+        self,
+        model: UniMedForConditionalGeneration,
+        arguments: TrainingArguments,
+        *,
+        mixture: Mixture,
+        collator: Collator,
+        log: list[dict[str, Any]],
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        super().__init__(model, arguments, callbacks=callbacks)
+        self.mixture = mixture
+        self.collator = collator
+        self.step_log = log
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return batches as the mixture draws them."""
+        return DataLoader(_Named(self.mixture), batch_sampler=self.mixture, collate_fn=self._collate)
+
+    def _collate(self, named: list[tuple[str, Sample]]) -> dict[str, Any]:
+        return self.collator([sample for _, sample in named]) | {"dataset": named[0][0]}
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the mean loss over the batch's answer tokens; it is logged with the batch's dataset.
+
+        Raises:
+            UserError: the loss is not a finite number.
+        """
+        dataset = inputs.pop("dataset")
+        outputs = model(**inputs)
+        self._log_loss(dataset, outputs.loss)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _log_loss(self, dataset: str, loss: Tensor) -> None:
+        step = self.state.global_step + 1
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"The loss is {loss.item()} at step {step} on {dataset}; lower training.peak_learning_rate or set "
+                "training.gradient_clip."
+            )
+        rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler else 0.0
+        self.step_log.append({"step": step, "dataset": dataset, "loss": loss.item(), "learning_rate": rate})
+
+
+class _Named(Dataset):
+    """A mixture as a torch dataset whose items know the dataset they were drawn from."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+
+    def __len__(self) -> int:
+        return sum(len(samples) for samples in self.mixture.datasets.values())
+
+    def __getitem__(self, draw: Draw) -> tuple[str, Sample]:
+        return draw.dataset, self.mixture[draw]
+
+
+class ProgressBar(TrainerCallback):
+    """One line on stderr: steps done and to do."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Open the bar."""
+        self.bar = tqdm(total=state.max_steps, desc="training", unit="step", file=sys.stderr)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Advance by one step."""
+        self.bar.update(1)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        self.bar.close()
