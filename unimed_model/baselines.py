@@ -44,7 +44,7 @@ def _thumbnail(sample: Sample) -> NDArray[np.float32]:
     if image is None:
         raise ValueError(f"{sample.sample_id} of {sample.dataset} has no image")
     small = image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(small, dtype=np.float32).ravel() / 255
+    return np.asarray(small, dtype=np.float32).ravel() / np.float32(255)
 
 
 def mean_box(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:

@@ -17,14 +17,19 @@ from .errors import UserError
 if TYPE_CHECKING:
     from .evaluation import DatasetResult
 
-_HABITS = {
-    "no_args_is_help": True,
-    "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["-h", "--help"]},
-}
-data_app = typer.Typer(help="Datasets of Uni-Med: the sample corpus, what a data root offers.", **_HABITS)
-train_app = typer.Typer(help="Train a Uni-Med model.", **_HABITS)
-eval_app = typer.Typer(help="Evaluate a trained Uni-Med model.", **_HABITS)
+
+def _app(help_text: str) -> typer.Typer:
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+data_app = _app("Datasets of Uni-Med: the sample corpus, what a data root offers.")
+train_app = _app("Train a Uni-Med model.")
+eval_app = _app("Evaluate a trained Uni-Med model.")
 
 
 def data_main() -> None:

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers.utils import logging
 
 from .errors import UserError
 from .modeling import UniMedForConditionalGeneration
@@ -30,12 +33,30 @@ def open_run(folder: Path) -> tuple[UniMedForConditionalGeneration, UniMedProces
     if config.get("model_type") != "unimed":
         raise UserError(f"{folder / 'config.json'} describes a {config.get('model_type')!r} model, not a Uni-Med one.")
     try:
-        model, report = UniMedForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
-        processor = UniMedProcessor.from_pretrained(folder)
+        with transformers_in_silence():
+            # sizes that do not match are reported below, in one sentence, with all else that does not fit
+            model, report = UniMedForConditionalGeneration.from_pretrained(
+                folder, output_loading_info=True, ignore_mismatched_sizes=True
+            )
+            processor = UniMedProcessor.from_pretrained(folder)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise UserError(f"The run in {folder} cannot be opened: {' '.join(str(error).split())}") from error
     _require_complete(folder, report)
     return model.eval(), processor
+
+
+@contextmanager
+def transformers_in_silence() -> Iterator[None]:
+    """Keep the library's bars and reports off the terminal: what is wrong is said in our own sentence."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def weights_digest(folder: Path) -> str:

@@ -24,6 +24,7 @@ from .data.sample import Sample
 from .data.templates import training_instruction
 from .errors import UserError
 from .folders import replacing
+from .loading import transformers_in_silence
 from .modeling import UniMedForConditionalGeneration
 from .processing import prompt_pieces
 from .settings import RunSettings
@@ -103,8 +104,9 @@ def _train_into(folder: Path, settings: RunSettings, mixture: Mixture, quiet: bo
         callbacks=[] if quiet else [ProgressBar()],
     )
     trainer.train()
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    with transformers_in_silence():
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
     lines = "".join(json.dumps(entry) + "\n" for entry in log)
     (folder / LOG_FILE).write_text(lines, encoding="utf-8")
     _write_run_file(folder, settings, mixture, model, time.time() - started)

@@ -126,7 +126,8 @@ def select_sources(sources: list[DatasetSource], names: tuple[str, ...] | None, 
     for name in names:
         if name not in offered:
             raise UserError(
-                f"{where} offers no dataset {name!r}; the nearest is {nearest(name, offered)!r} (all: {', '.join(offered)})."
+                f"{where} offers no dataset {name!r}; the nearest is {nearest(name, offered)!r} "
+                f"(all: {', '.join(offered)})."
             )
     return [source for source in sources if source.name in names]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 TISSUE_THRESHOLD = 0.5
 """A voxel belongs to a tissue when its map says at least this fraction."""
-LEAST_BRAIN_AREA = 600
+LEAST_BRAIN_AREA = 2500
 """Slices with less brain than this (square millimetres) show too little to be described."""
 LEAST_SHARE = 0.03
 """A structure is called visible when it fills at least this share of the brain in the slice."""
@@ -32,17 +32,20 @@ class Band:
 
 @dataclass(frozen=True)
 class Plane:
-    """One slicing direction: the volume axis it is perpendicular to, and its bands of positions."""
+    """One slicing direction: the volume axis it is perpendicular to, and its bands of positions.
+
+    Between two bands lies a gap of about 16 mm, so that a slice in a band is clearly of that band.
+    """
 
     name: str
     axis: int
-    bands: tuple[Band, Band, Band]
+    bands: tuple[Band, ...]
 
 
 PLANES = (
-    Plane("axial", 2, (Band("lower", -72, -21), Band("middle", -20, 29), Band("upper", 30, 90))),
-    Plane("coronal", 1, (Band("posterior", -134, -47), Band("middle", -46, 13), Band("anterior", 14, 98))),
-    Plane("sagittal", 0, (Band("medial", 0, 23), Band("intermediate", 24, 47), Band("lateral", 48, 98))),
+    Plane("axial", 2, (Band("lower", -72, -30), Band("middle", -14, 20), Band("upper", 36, 90))),
+    Plane("coronal", 1, (Band("posterior", -134, -54), Band("middle", -36, 4), Band("anterior", 22, 98))),
+    Plane("sagittal", 0, (Band("medial", 0, 19), Band("lateral", 38, 98))),
 )
 
 
@@ -59,7 +62,7 @@ class Slice:
     """One slice: pictures and masks as (rows, columns), up being superior or anterior."""
 
     plane: Plane
-    band: Band
+    band: Band | None
     position: int
     images: dict[str, NDArray[np.float32]]
     brain: Mask
@@ -112,7 +115,7 @@ def _slice(volumes: Volumes, plane: Plane, position: int, index: int) -> Slice:
     white = images["white"] >= TISSUE_THRESHOLD
     brain = gray | white
     area = max(int(brain.sum()), 1)
-    band = next(band for band in plane.bands if band.low <= position <= band.high)
+    band = next((band for band in plane.bands if band.low <= position <= band.high), None)
     structures = _structures(volumes, plane, brain, white)
     visible = {name: mask for name, mask in structures.items() if mask.sum() >= LEAST_SHARE * area}
     return Slice(plane, band, position, images, brain, visible, float(gray.sum()) / area, float(white.sum()) / area)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from . import selection, wording
-from .anatomy import PLANES, Slice
+from .anatomy import Slice
 from .rendering import Placement, render
 
 Row = dict[str, str | int]
@@ -68,39 +68,22 @@ def write_mpx(folder: Path, slices: Sequence[Slice], counts: dict[str, int], rng
     return rows
 
 
-def write_position_archive(
+def write_t1_archive(
     folder: Path, slices: Sequence[Slice], counts: dict[str, int], rng: np.random.Generator
 ) -> list[Row]:
-    """Write ``mni_position_64.npz``: nine balanced classes of plane and position, none close to two bands."""
-    classes = selection.position_classes()
-
-    def pool(split: str, label: int) -> tuple[list[Slice], str]:
-        clear = [s for s in selection.of_split(slices, split) if selection.well_inside_band(s)]
-        return [s for s in clear if selection.position_class(s) == classes[label]], "t1"
-
-    return _write_archive(folder, "mni_position", len(classes), pool, counts, rng)
+    """Write ``mni_t1_64.npz``: eight balanced classes of plane and position, drawn from the T1 volume."""
+    return _write_archive(folder, "t1", slices, counts, rng)
 
 
-def write_tissue_archive(
+def write_gray_archive(
     folder: Path, slices: Sequence[Slice], counts: dict[str, int], rng: np.random.Generator
 ) -> list[Row]:
-    """Write ``mni_tissue_64.npz``: nine balanced classes of plane and kind of picture."""
-    kinds = tuple(wording.PICTURES)
-
-    def pool(split: str, label: int) -> tuple[list[Slice], str]:
-        plane = PLANES[label // len(kinds)]
-        return [s for s in selection.of_split(slices, split) if s.plane is plane], kinds[label % len(kinds)]
-
-    return _write_archive(folder, "mni_tissue", len(tissue_classes()), pool, counts, rng)
-
-
-def tissue_classes() -> list[str]:
-    """Return the nine classes of plane and kind of picture, as ``axial gray matter``."""
-    return [f"{plane.name} {kind}" for plane in PLANES for kind in ("T1", "gray matter", "white matter")]
+    """Write ``mni_gray_64.npz``: the same eight classes, drawn from the gray-matter map."""
+    return _write_archive(folder, "gray", slices, counts, rng)
 
 
 def _write_archive(
-    folder: Path, flag: str, classes: int, pool: Any, counts: dict[str, int], rng: np.random.Generator
+    folder: Path, kind: str, slices: Sequence[Slice], counts: dict[str, int], rng: np.random.Generator
 ) -> list[Row]:
     """Write one MedMNIST archive with train, val and test; the validation split is empty."""
     arrays: dict[str, NDArray[np.uint8]] = {
@@ -108,21 +91,25 @@ def _write_archive(
         "val_labels": np.zeros((0, 1), np.uint8),
     }
     rows: list[Row] = []
-    path = folder / f"{flag}_{ARCHIVE_SIDE}.npz"
+    path = folder / f"{folder.name}_{ARCHIVE_SIDE}.npz"
     for split in selection.SPLITS:
-        drawn: list[tuple[int, Slice, str]] = []
-        for label in range(classes):
-            chosen, kind = pool(split, label)
-            drawn += [(label, slice_, kind) for slice_ in selection.draw(chosen, counts[split] // classes, rng)]
-        order = [drawn[index] for index in rng.permutation(len(drawn))]
-        arrays[f"{split}_images"] = np.stack([render(s, kind, ARCHIVE_SIDE, rng)[0] for _, s, kind in order])
-        arrays[f"{split}_labels"] = np.array([[label] for label, _, _ in order], np.uint8)
-        rows += [
-            _row(folder, path, split, slice_, kind) | {"index": index} for index, (_, slice_, kind) in enumerate(order)
-        ]
+        drawn = _balanced(selection.of_split(slices, split), counts[split], rng)
+        arrays[f"{split}_images"] = np.stack([render(slice_, kind, ARCHIVE_SIDE, rng)[0] for _, slice_ in drawn])
+        arrays[f"{split}_labels"] = np.array([[label] for label, _ in drawn], np.uint8)
+        rows += [_row(folder, path, split, slice_, kind) | {"index": index} for index, (_, slice_) in enumerate(drawn)]
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, allow_pickle=False, **arrays)
     return rows
+
+
+def _balanced(slices: Sequence[Slice], count: int, rng: np.random.Generator) -> list[tuple[int, Slice]]:
+    """Draw ``count`` slices with their class, as many of each class, in random order."""
+    classes = selection.position_classes()
+    drawn: list[tuple[int, Slice]] = []
+    for label, name in enumerate(classes):
+        of_class = [slice_ for slice_ in slices if selection.position_class(slice_) == name]
+        drawn += [(label, slice_) for slice_ in selection.draw(of_class, count // len(classes), rng)]
+    return [drawn[index] for index in rng.permutation(len(drawn))]
 
 
 def _slake_questions(slice_: Slice, kind: str, image: int, rng: np.random.Generator) -> list[dict[str, Any]]:

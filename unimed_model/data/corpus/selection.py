@@ -1,6 +1,6 @@
 """Which slices are shown to which split, and how many pictures are drawn of each.
 
-The split is by position along the plane's axis, in periods of 20 mm: 12 for training, 4 for testing, and a
+The split is by position along the plane's axis, in periods of 13 mm: 7 for training, 2 for testing, and a
 gap of 2 on either side of the test positions that no split uses, so that no test slice has a neighbour in
 training.
 """
@@ -11,12 +11,10 @@ import numpy as np
 
 from .anatomy import PLANES, Slice
 
-PERIOD = 20
-TRAIN = range(0, 12)
-TEST = range(14, 18)
+PERIOD = 13
+TRAIN = range(0, 7)
+TEST = range(9, 11)
 SPLITS = ("train", "test")
-CLEAR = 4
-"""Slices this many millimetres or less from the next band are in neither class."""
 
 
 def split_of(position: int) -> str | None:
@@ -31,23 +29,16 @@ def of_split(slices: Sequence[Slice], split: str) -> list[Slice]:
 
 
 def position_classes() -> list[str]:
-    """Return the nine classes of plane and position, as ``axial lower``."""
+    """Return the eight classes of plane and position, as ``axial lower``."""
     return [f"{plane.name} {band.name}" for plane in PLANES for band in plane.bands]
 
 
-def position_class(slice_: Slice) -> str:
-    """Return the class of a slice."""
-    return f"{slice_.plane.name} {slice_.band.name}"
+def position_class(slice_: Slice) -> str | None:
+    """Return the class of a slice; None between two bands."""
+    return f"{slice_.plane.name} {slice_.band.name}" if slice_.band else None
 
 
 def draw(slices: Sequence[Slice], count: int, rng: np.random.Generator) -> list[Slice]:
     """Return ``count`` slices: each as often as any other, to within one, in random order."""
     rounds = [rng.permutation(len(slices)) for _ in range(-(-count // len(slices)))]
     return [slices[index] for index in np.concatenate(rounds)[:count]]
-
-
-def well_inside_band(slice_: Slice) -> bool:
-    """Say whether a slice is clearly in its band: no other band begins within ``CLEAR`` millimetres."""
-    bands = slice_.plane.bands
-    edges = [band.low - 0.5 for band in bands[1:]]
-    return all(abs(slice_.position - edge) > CLEAR for edge in edges)

@@ -44,7 +44,9 @@ def _tissue_questions(slice_: Slice) -> list[Question]:
 
 def _position_questions(slice_: Slice) -> list[Question]:
     if slice_.plane.name == "sagittal":
-        near = slice_.position <= slice_.plane.bands[0].high
+        if slice_.band is None:
+            return []
+        near = slice_.band.name == "medial"
         return [Question("Is this slice close to the midline of the brain?", _yes(near), True, "Position")]
     if abs(slice_.position) < CLEAR_DISTANCE:
         return []

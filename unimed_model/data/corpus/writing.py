@@ -20,10 +20,10 @@ TABLE = "pictures.csv"
 Writer = Callable[[Path, list[Slice], dict[str, int], np.random.Generator], list[layouts.Row]]
 
 FOLDERS: tuple[tuple[str, Writer, dict[str, int]], ...] = (
-    ("mni_slake", layouts.write_slake, {"train": 1000, "test": 240}),
-    ("mni_mpx", layouts.write_mpx, {"train": 800, "test": 180}),
-    ("mni_position", layouts.write_position_archive, {"train": 2700, "test": 360}),
-    ("mni_tissue", layouts.write_tissue_archive, {"train": 1350, "test": 270}),
+    ("mni_slake", layouts.write_slake, {"train": 1200, "test": 240}),
+    ("mni_mpx", layouts.write_mpx, {"train": 1600, "test": 180}),
+    ("mni_t1", layouts.write_t1_archive, {"train": 3200, "test": 400}),
+    ("mni_gray", layouts.write_gray_archive, {"train": 2400, "test": 400}),
 )
 """Folder, what writes it, and how many pictures each split holds."""
 
@@ -41,7 +41,7 @@ CONVENTIONS = {
     "orientation": "left of the brain is on the left of axial and coronal pictures; anterior is on the right of "
     "sagittal pictures; superior, or anterior in axial pictures, is up",
     "sagittal position": "distance from the midline; the template is symmetric, so only one side is used",
-    "split": "by position in periods of 20 mm: 12 for training, 4 for testing, 2 unused on either side of the test",
+    "split": "by position in periods of 13 mm: 7 for training, 2 for testing, 2 unused on either side of the test",
     "placement": "brain cut out, its longer side 60 to 95 percent of a square black canvas, at a random place",
 }
 
@@ -104,8 +104,8 @@ def _declarations() -> list[dict[str, object]]:
         {"name": "mni_caption", "layout": "mpx_single", "root": "mni_mpx"},
         {"name": "mni_rec", "layout": "slake_rec", "root": "mni_slake"},
         {"name": "mni_reg", "layout": "slake_reg", "root": "mni_slake"},
-        _archive("mni_position", selection.position_classes(), shown),
-        _archive("mni_tissue", layouts.tissue_classes(), shown),
+        _archive("mni_t1", selection.position_classes(), shown),
+        _archive("mni_gray", selection.position_classes(), shown),
     ]
 
 
@@ -126,7 +126,7 @@ def _manifest(seed: int) -> dict[str, object]:
             "datasets.yaml": "name, layout, folder and class names of each dataset",
             "mni_slake/": "Slake layout: questions, referring expressions and boxes on one set of pictures",
             "mni_mpx/": "MPx-Single layout: captions",
-            "mni_position/": "MedMNIST layout: nine classes of plane and position, balanced",
-            "mni_tissue/": "MedMNIST layout: nine classes of plane and kind of picture, balanced",
+            "mni_t1/": "MedMNIST layout: eight balanced classes of plane and position, on the T1 volume",
+            "mni_gray/": "MedMNIST layout: the same classes, on the gray-matter map",
         },
     }

@@ -1,0 +1,108 @@
+"""What came out of a few runs, in one short table: held-out scores beside baselines, and tug-of-war indexes.
+
+python -m analyses.summary demo/runs/mlp demo/runs/cmoe
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tugofwar import terminal
+from tugofwar.errors import UserError
+
+SCORES = Path("evaluation") / "scores.json"
+INDEXES = Path("gradients") / "index_dataset.csv"
+
+
+def summarise(runs: Sequence[Path]) -> str:
+    """Return the tables in Markdown.
+
+    Args:
+        runs: run folders with an evaluation and measured gradients.
+
+    Raises:
+        UserError: a run that lacks either; names the command that makes it.
+    """
+    return f"{scores_table(runs)}\n\n{index_table(runs)}"
+
+
+def scores_table(runs: Sequence[Path]) -> str:
+    """Return held-out scores of every dataset with a column per run, then the lead over each baseline."""
+    scores = {run.name: _scores(run) for run in runs}
+    first = next(iter(scores.values()))
+    rows = []
+    for dataset, result in first.items():
+        metric = next(iter(result["metrics"]))
+        cells = {name: _interval(found[dataset]["metrics"][metric]) for name, found in scores.items()}
+        rows.append({"held-out score [95 %]": f"{dataset} {metric}", **cells})
+        for baseline, means in result["baselines"].items():
+            value = means[metric]["value"]
+            leads = {
+                name: _signed_interval(found[dataset]["baselines"][baseline]["lead"]) for name, found in scores.items()
+            }
+            rows.append({"held-out score [95 %]": f"· lead over {baseline} ({value:.3f})", **leads})
+    return _markdown(rows)
+
+
+def index_table(runs: Sequence[Path]) -> str:
+    """Return maximum-normalised tug-of-war indexes (eq. 4) with a column per run."""
+    tables = {run.name: _indexes(run) for run in runs}
+    first = next(iter(tables.values()))
+    rows = []
+    for dataset in first.index:
+        cells = {name: _index_cell(table.loc[dataset]) for name, table in tables.items()}
+        rows.append({"tug-of-war index / max [95 %]": f"{dataset} ({first.loc[dataset, 'task']})", **cells})
+    return _markdown(rows)
+
+
+def _scores(run: Path) -> dict[str, Any]:
+    path = run / SCORES
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; make it with: unimed-eval {run} --data ROOT")
+    return dict(json.loads(path.read_text(encoding="utf-8"))["datasets"])
+
+
+def _indexes(run: Path) -> pd.DataFrame:
+    path = run / INDEXES
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; make it with: tugofwar gradients --ckpt {run} --data ROOT")
+    return pd.read_csv(path, index_col=0)
+
+
+def _interval(mean: dict[str, float]) -> str:
+    return f"{mean['value']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]"
+
+
+def _signed_interval(mean: dict[str, float]) -> str:
+    return f"{mean['value']:+.3f} [{mean['low']:+.3f}, {mean['high']:+.3f}]"
+
+
+def _index_cell(row: "pd.Series[Any]") -> str:
+    if "index_normalised" not in row:
+        return "undefined"
+    value, low, high = (row[f"index_normalised{end}"] for end in ("", "_low", "_high"))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _markdown(rows: Sequence[dict[str, str]]) -> str:
+    names = list(rows[0])
+    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in names]
+    lines = [[name.ljust(width) for name, width in zip(names, widths, strict=True)], ["-" * width for width in widths]]
+    lines += [[row[name].ljust(width) for name, width in zip(names, widths, strict=True)] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Print the summary of the runs named on the command line."""
+    runs = [Path(argument) for argument in sys.argv[1:]]
+    if not runs:
+        terminal.fail("name one or more run folders: python -m analyses.summary RUN...")
+    terminal.run(lambda: print(summarise(runs)), (UserError,))
+
+
+if __name__ == "__main__":
+    main()

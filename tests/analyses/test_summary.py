@@ -1,0 +1,43 @@
+import json
+
+import pytest
+
+from analyses.summary import summarise
+from tugofwar.errors import UserError
+
+
+def write_run(folder, accuracy):
+    mean = {"value": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.05}
+    lead = {"value": accuracy - 0.3, "low": accuracy - 0.4, "high": accuracy - 0.2}
+    baseline = {"accuracy": {"value": 0.3, "low": 0.2, "high": 0.4}, "lead": lead}
+    scores = {"datasets": {"planes": {"metrics": {"accuracy": mean}, "baselines": {"majority class": baseline}}}}
+    (folder / "evaluation").mkdir(parents=True)
+    (folder / "evaluation" / "scores.json").write_text(json.dumps(scores))
+    (folder / "gradients").mkdir()
+    header = "dataset,task,index_normalised,index_normalised_low,index_normalised_high"
+    (folder / "gradients" / "index_dataset.csv").write_text(f"{header}\nplanes,CLS,{accuracy},0.1,0.9\n")
+
+
+def test_every_run_has_a_column_and_every_number_its_interval(tmp_path):
+    for name, accuracy in (("mlp", 0.5), ("cmoe", 0.25)):
+        write_run(tmp_path / name, accuracy)
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in summarise([tmp_path / "mlp", tmp_path / "cmoe"]).splitlines()
+        if line
+    ]
+    assert rows[0][1:] == ["mlp", "cmoe"]
+    assert rows[2] == ["planes accuracy", "0.500 [0.400, 0.550]", "0.250 [0.150, 0.300]"]
+    assert rows[3] == [
+        "· lead over majority class (0.300)", "+0.200 [+0.100, +0.300]", "-0.050 [-0.150, +0.050]",
+    ]
+    assert rows[-1] == ["planes (CLS)", "0.500 [0.100, 0.900]", "0.250 [0.100, 0.900]"]
+
+
+@pytest.mark.parametrize(("missing", "command"), [("evaluation/scores.json", "unimed-eval"),
+                                                  ("gradients/index_dataset.csv", "tugofwar gradients")])
+def test_what_is_missing_names_the_command_that_makes_it(tmp_path, missing, command):
+    write_run(tmp_path / "mlp", 0.5)
+    (tmp_path / "mlp" / missing).unlink()
+    with pytest.raises(UserError, match=command):
+        summarise([tmp_path / "mlp"])

@@ -1,0 +1,90 @@
+"""Every command and every line of Python in the README is run; only sizes are made smaller."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+SMALLER = {
+    "unimed-train": ["--set", "training.steps=30", "--set", "training.warmup_steps=3", "--quiet"],
+    "unimed-eval": ["--limit", "6", "--quiet"],
+    "tugofwar gradients": ["--batches", "4", "--quiet"],
+}
+"""What is added to a command so that a test can wait for it."""
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def smaller(command):
+    words = shlex.split(command)
+    extra = SMALLER.get(" ".join(words[:2]), SMALLER.get(words[0], []))
+    return words + extra
+
+
+@pytest.mark.slow
+def test_the_steps_by_hand_run_in_their_order(tmp_path):
+    commands = blocks("sh")[1].strip().splitlines()
+    assert len(commands) == 10
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    for command in commands:
+        done = subprocess.run(
+            smaller(command), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert "mni_rec iou" in done.stdout
+    assert (tmp_path / "demo" / "figures" / "tug_of_war_indexes.png").is_file()
+
+
+def test_the_steps_by_hand_are_those_of_make_demo():
+    """`make -n demo` spells the same commands, so running them one by one runs the demo."""
+    done = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)
+    recipe = re.sub(r"\\\n\s*", " ", done.stdout)
+    for kind in ("mlp", "cmoe"):
+        spelled = recipe.replace("$kind", kind).replace("$run", f"demo/runs/{kind}")
+        for command in blocks("sh")[1].strip().splitlines():
+            words = shlex.split(command)
+            if kind in command.split("/")[-1] or f"{kind} " in command or words[0] == "unimed-data":
+                missing = [word for word in words if word not in spelled]
+                assert words[1] == "inspect" or not missing, (command, missing)
+
+
+def test_the_two_commands_exist():
+    assert blocks("sh")[0].split("\n")[:2] == ["make demo", "make test"]
+    for target in ("demo", "test"):
+        subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_the_python_runs_as_printed(tmp_path):
+    (code,) = blocks("python")
+    assert len(code.strip().splitlines()) <= 12
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "difference" in done.stdout
+
+
+def test_files_that_the_readme_links_to_exist():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_summary_in_the_readme_came_out_of_the_committed_run():
+    """The tables between the markers are what `analyses.summary` printed, kept beside the picture."""
+    (pasted,) = re.findall(r"<!-- summary -->\n(.*?)<!-- /summary -->", README, flags=re.DOTALL)
+    assert pasted.strip() == (ROOT / "docs" / "images" / "summary.md").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_clean_names_everything_that_the_demo_makes():
+    done = subprocess.run(["make", "-n", "clean"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "rm -rf demo " in done.stdout

@@ -1,0 +1,98 @@
+import csv
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from unimed_model.data import discover, open_source
+from unimed_model.data.corpus import writing
+from unimed_model.errors import UserError
+
+
+def digests(root):
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_real_readers_read_every_dataset_in_both_splits(corpus):
+    sources = {source.name: source for source in discover(corpus)}
+    assert {source.task for source in sources.values()} == {"VQA", "RG", "REC", "REG", "CLS"}
+    assert len(sources) == 6
+    for source in sources.values():
+        for split in ("train", "test"):
+            samples = open_source(source, split)
+            assert samples
+            image = samples[0].image
+            assert image.size[0] == image.size[1]
+            assert all(0 <= value <= 100 for sample in samples for box in sample.boxes for value in box)
+
+
+def test_no_published_class_name_reaches_the_samples(corpus):
+    from unimed_model.data.readers import medmnist
+
+    published = {name for labels in medmnist.PUBLISHED.values() for name in labels.classes}
+    for source in discover(corpus):
+        for sample in open_source(source, "train"):
+            assert not any(name in f"{sample.instruction} {sample.answer}" for name in published)
+
+
+def test_classes_are_balanced(corpus):
+    for name in ("mni_t1", "mni_gray"):
+        with np.load(corpus / name / f"{name}_64.npz") as archive:
+            for split in ("train", "test"):
+                assert len(set(np.bincount(archive[f"{split}_labels"].ravel(), minlength=8))) == 1
+
+
+def test_equal_seeds_give_equal_bytes_and_others_do_not(corpus, tmp_path, monkeypatch):
+    counts = {"train": 8, "test": 8}
+    monkeypatch.setattr(writing, "FOLDERS", tuple((name, write, counts) for name, write, _ in writing.FOLDERS))
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert writing.write_sample_corpus(tmp_path / folder, seed)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert digests(tmp_path / "a") != digests(tmp_path / "c")
+
+
+def test_table_of_pictures_names_every_picture_once(corpus):
+    with (corpus / "pictures.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    keys = [(row["file"], row["split"], row["index"]) for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert {row["file"] for row in rows} == {
+        path.relative_to(corpus).as_posix() for path in corpus.rglob("*") if path.suffix in (".jpg", ".npz")
+    }
+    manifest = json.loads((corpus / "sample_corpus.json").read_text())
+    assert "nilearn" in manifest["made_from"]
+    assert manifest["terms"]["images"]
+
+
+def test_planes_of_pictures(corpus):
+    planes = writing.picture_planes(corpus)
+    sources = {source.name: source for source in discover(corpus)}
+    for sample in open_source(sources["mni_rec"], "train"):
+        assert planes[sample.image_id] in ("axial", "coronal", "sagittal")
+    assert writing.picture_planes(corpus / "mni_slake") == {}
+
+
+def test_what_stands_there_is_kept_or_refused(corpus, tmp_path):
+    before = digests(corpus)
+    assert writing.write_sample_corpus(corpus) is False
+    assert digests(corpus) == before
+    with pytest.raises(UserError, match="not empty"):
+        writing.write_sample_corpus(corpus, seed=5)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        writing.write_sample_corpus(tmp_path)
+
+
+def test_nothing_half_written_stays_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "x")
+
+    monkeypatch.setattr(writing, "FOLDERS", (("mni_slake", full, {}),))
+    with pytest.raises(OSError, match="No space"):
+        writing.write_sample_corpus(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,63 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unimed_model.errors import UserError
+from unimed_model.settings import preset_names, resolve
+
+
+def test_every_shipped_preset_resolves():
+    for name in preset_names():
+        assert resolve(name).model_dump() == resolve(name).model_dump()
+
+
+def test_overrides_reach_every_depth_and_keep_the_rest():
+    plain, changed = resolve("tiny"), resolve("tiny", ["connector.kind=mlp", "training.steps=7", "seed=3"])
+    assert (changed.connector.kind, changed.training.steps, changed.seed) == ("mlp", 7, 3)
+    assert changed.vision == plain.vision
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("conector.kind=mlp", "nearest valid key is 'connector'"),
+        ("connector.knd=mlp", "nearest valid key is 'connector.kind'"),
+        ("training.stepz=3", "nearest valid key is 'training.steps'"),
+        ("connector.kind=moe", "'linear', 'mlp' or 'cmoe'"),
+        ("training.steps=0", "greater than or equal to 1"),
+        ("vision.patch_size=7", "image_size 64 is not a multiple of patch_size 7"),
+        ("resampler.rate=5", "16 patches cannot be concatenated 5 at a time"),
+        ("seed", "key=value"),
+        ("=3", "key=value"),
+        ("seed.deep=1", "is a value, not a section"),
+        ("seed=[", "not valid YAML"),
+    ],
+)
+def test_wrong_overrides_say_what_would_be_right(override, says):
+    with pytest.raises(UserError) as error:
+        resolve("tiny", [override])
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(UserError, match="'tinny'; the nearest is 'tiny'"):
+        resolve("tinny")
+
+
+def test_preset_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("vision: [")
+    with pytest.raises(UserError, match="not valid YAML"):
+        resolve(str(path))
+    path.write_text("- 1")
+    with pytest.raises(UserError, match="must hold sections"):
+        resolve(str(path))
+    with pytest.raises(UserError, match="does not exist"):
+        resolve(str(tmp_path / "absent.yaml"))
+
+
+@given(st.text(min_size=1, max_size=12))
+def test_no_key_ends_in_a_traceback(text):
+    with pytest.raises(UserError, match=r"\A.*\S.*"):
+        resolve("tiny", [f"training.x{text}=1"])
