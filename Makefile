@@ -11,8 +11,8 @@ INSTALLED := .venv/.installed
 DEMO ?= demo
 STEPS ?=
 BATCHES ?= 100
-# Batches of 16, not the paper's 4: what is left of a trained model's gradients drowns in the noise of smaller ones.
-BATCH_SIZE ?= 16
+# Batches of 12, not the paper's 4: what is left of a trained model's gradients drowns in the noise of smaller ones.
+BATCH_SIZE ?= 12
 RUNS := $(DEMO)/runs/mlp $(DEMO)/runs/cmoe
 SHORTER := $(if $(STEPS),--set training.steps=$(STEPS) --set training.warmup_steps=$(shell expr $(STEPS) / 10))
 

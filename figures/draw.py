@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from figures import style
 from figures.errors import UserError
-from figures.interference import GD_BOUND, index_comparison, interference_heatmap
+from figures.interference import GD_BOUND, INDEX_FLOOR, index_comparison, interference_heatmap
 from figures.tables import RunTables, check_comparable, read_runs
 
 
@@ -107,7 +107,8 @@ def _indexes(runs: Sequence[RunTables]) -> Picture:
     caption = (
         f"Tug-of-war indexes (equation 4) divided by the largest of the same run, for {names}. "
         f"{_sampling(runs[0])} "
-        f"Error bars are {runs[0].interval_level:.0%} intervals."
+        f"Error bars are {runs[0].interval_level:.0%} intervals; one that ends in an arrow goes on below "
+        f"{INDEX_FLOOR:g}, to the end given in the table."
     )
     ordered = table[leading + [column for column in table if column not in leading]]
     return Picture("tug_of_war_indexes", figure, ordered, caption)

@@ -13,6 +13,9 @@ from figures import style
 
 # GD is drawn on one scale in every picture, so that pictures can be compared; see the colour bar's label.
 GD_BOUND = 1.0
+# An index whose denominator may have either sign has an interval without end; drawn whole it would press
+# every other bar flat. It is cut here and ends in an arrow.
+INDEX_FLOOR = -1.0
 
 
 def interference_heatmap(
@@ -85,6 +88,7 @@ def index_comparison(
             _bars(axes, tables, _names(tables, tasks or {}), tasks or {})
             axes.set_title(label)
         every_axes[0].set_ylabel("tug-of-war index / maximum")
+        every_axes[0].set_ylim(bottom=max(every_axes[0].get_ylim()[0], 1.1 * INDEX_FLOOR))
         handles = [*every_axes[0].get_legend_handles_labels()[0]]
         handles += style.task_handles(_names(runs, tasks or {}), tasks or {})
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
@@ -151,6 +155,10 @@ def _bars(axes: Axes, tables: Mapping[str, pd.DataFrame], names: Sequence[str], 
 def _error_bars(axes: Axes, positions: np.ndarray, table: pd.DataFrame, width: float) -> None:
     # Drawn end to end, because a percentile interval is not centred and may leave out its own estimate.
     low, high = table["index_normalised_low"], table["index_normalised_high"]
-    half = (high - low) / 2
+    shown = low.clip(lower=INDEX_FLOOR)
+    half = (high.clip(lower=INDEX_FLOOR) - shown) / 2
     cap = min(3, 12 * width)
-    axes.errorbar(positions, low + half, yerr=half, fmt="none", ecolor="#C00000", elinewidth=1.0, capsize=cap)
+    axes.errorbar(positions, shown + half, yerr=half, fmt="none", ecolor="#C00000", elinewidth=1.0, capsize=cap)
+    cut = (low < INDEX_FLOOR).to_numpy()
+    if cut.any():
+        axes.plot(positions[cut], np.full(cut.sum(), INDEX_FLOOR), "v", color="#C00000", ms=4)

@@ -8,6 +8,8 @@ import errno
 import sys
 from collections.abc import Callable, Iterable
 
+INTERRUPTED = 130
+
 
 def run(app: Callable[[], object], user_errors: Iterable[type[Exception]]) -> None:
     """Run a command-line application and turn the errors a user can cause into one sentence.
@@ -28,8 +30,17 @@ def run(app: Callable[[], object], user_errors: Iterable[type[Exception]]) -> No
             raise
         fail(_operating_system_sentence(error))
     except KeyboardInterrupt:
-        print("Interrupted; nothing half-written was left behind.", file=sys.stderr)
-        raise SystemExit(130) from None
+        _say_interrupted()
+        raise SystemExit(INTERRUPTED) from None
+    except SystemExit as end:
+        # Typer turns Ctrl-C into this status by itself, without a word.
+        if end.code == INTERRUPTED:
+            _say_interrupted()
+        raise
+
+
+def _say_interrupted() -> None:
+    print("Interrupted; nothing half-written was left behind.", file=sys.stderr)
 
 
 def fail(sentence: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .building import build
 from .data import Samples, discover, open_source, select_sources
@@ -194,6 +194,7 @@ class UniMedTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         super().__init__(model, arguments, callbacks=callbacks)
+        self.remove_callback(PrinterCallback)  # it prints to stdout, which is for results
         self.mixture = mixture
         self.collator = collator
         self.step_log = log

@@ -29,13 +29,17 @@ def test_every_run_has_a_column_and_every_number_its_interval(tmp_path):
     assert rows[0][1:] == ["mlp", "cmoe"]
     assert rows[2] == ["planes accuracy", "0.500 [0.400, 0.550]", "0.250 [0.150, 0.300]"]
     assert rows[3] == [
-        "· lead over majority class (0.300)", "+0.200 [+0.100, +0.300]", "-0.050 [-0.150, +0.050]",
+        "· lead over majority class (0.300)",
+        "+0.200 [+0.100, +0.300]",
+        "-0.050 [-0.150, +0.050]",
     ]
     assert rows[-1] == ["planes (CLS)", "0.500 [0.100, 0.900]", "0.250 [0.100, 0.900]"]
 
 
-@pytest.mark.parametrize(("missing", "command"), [("evaluation/scores.json", "unimed-eval"),
-                                                  ("gradients/index_dataset.csv", "tugofwar gradients")])
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [("evaluation/scores.json", "unimed-eval"), ("gradients/index_dataset.csv", "tugofwar gradients")],
+)
 def test_what_is_missing_names_the_command_that_makes_it(tmp_path, missing, command):
     write_run(tmp_path / "mlp", 0.5)
     (tmp_path / "mlp" / missing).unlink()

@@ -9,7 +9,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.interference import index_comparison, interference_heatmap
+from figures.interference import INDEX_FLOOR, index_comparison, interference_heatmap
 
 NAMES = ["derma", "slake", "chest"]
 TASKS = {"derma": "CLS", "slake": "VQA", "chest": "RG"}
@@ -129,3 +129,15 @@ def test_labels_do_not_overlap_with_ten_long_names():
         assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
     legend = figure.legends[0].get_window_extent()
     assert all(legend.y1 < axes.xaxis.label.get_window_extent().y0 for axes in figure.axes[:2])
+
+
+def test_an_interval_without_end_is_cut_and_ends_in_an_arrow():
+    table = pd.DataFrame(
+        {"index_normalised": [1.0, 0.5], "index_normalised_low": [-12.0, 0.4], "index_normalised_high": [1.0, 0.6]},
+        index=["a", "b"],
+    )
+    axes = index_comparison({"run": table}).axes[0]
+    assert axes.get_ylim()[0] > -1.5
+    arrows = [line for line in axes.lines if line.get_marker() == "v"]
+    assert [len(line.get_xdata()) for line in arrows] == [1]
+    assert arrows[0].get_ydata()[0] == INDEX_FLOOR

@@ -118,7 +118,6 @@ def test_measuring_again_replaces_the_earlier_output(run_folder, monkeypatch):
         (["--batches", "1"], "needs at least 2"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--datasets", "pubmedqa"], "No dataset reaches"),
-        (["--data", "/nowhere/at/all"], "no data folder /nowhere/at/all"),
         (["--ckpt", "/nowhere/at/all"], "no checkpoint folder /nowhere/at/all"),
     ],
 )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 TISSUE_THRESHOLD = 0.5
 """A voxel belongs to a tissue when its map says at least this fraction."""
-LEAST_BRAIN_AREA = 2500
+LEAST_BRAIN_AREA = 4000
 """Slices with less brain than this (square millimetres) show too little to be described."""
 LEAST_SHARE = 0.03
 """A structure is called visible when it fills at least this share of the brain in the slice."""
@@ -34,7 +34,7 @@ class Band:
 class Plane:
     """One slicing direction: the volume axis it is perpendicular to, and its bands of positions.
 
-    Between two bands lies a gap of about 16 mm, so that a slice in a band is clearly of that band.
+    Between two bands lies a gap of about 20 mm, so that a slice in a band is clearly of that band.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Plane:
 
 PLANES = (
     Plane("axial", 2, (Band("lower", -72, -30), Band("middle", -14, 20), Band("upper", 36, 90))),
-    Plane("coronal", 1, (Band("posterior", -134, -54), Band("middle", -36, 4), Band("anterior", 22, 98))),
-    Plane("sagittal", 0, (Band("medial", 0, 19), Band("lateral", 38, 98))),
+    Plane("coronal", 1, (Band("posterior", -134, -58), Band("middle", -38, 0), Band("anterior", 24, 98))),
+    Plane("sagittal", 0, (Band("medial", 0, 19), Band("lateral", 36, 98))),
 )
 
 

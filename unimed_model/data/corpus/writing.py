@@ -21,9 +21,9 @@ Writer = Callable[[Path, list[Slice], dict[str, int], np.random.Generator], list
 
 FOLDERS: tuple[tuple[str, Writer, dict[str, int]], ...] = (
     ("mni_slake", layouts.write_slake, {"train": 1200, "test": 240}),
-    ("mni_mpx", layouts.write_mpx, {"train": 1600, "test": 180}),
-    ("mni_t1", layouts.write_t1_archive, {"train": 3200, "test": 400}),
-    ("mni_gray", layouts.write_gray_archive, {"train": 2400, "test": 400}),
+    ("mni_mpx", layouts.write_mpx, {"train": 1200, "test": 180}),
+    ("mni_t1", layouts.write_t1_archive, {"train": 3600, "test": 400}),
+    ("mni_gray", layouts.write_gray_archive, {"train": 3600, "test": 400}),
 )
 """Folder, what writes it, and how many pictures each split holds."""
 
