@@ -82,10 +82,13 @@ def _signed_interval(mean: dict[str, float]) -> str:
 
 
 def _index_cell(row: "pd.Series[Any]") -> str:
+    # columns that do not exist for a run are left out of its table: see analyses/interference.py
     if "index_normalised" not in row:
-        return "undefined"
-    value, low, high = (row[f"index_normalised{end}"] for end in ("", "_low", "_high"))
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        return "undefined: no index is positive"
+    value = f"{row['index_normalised']:.3f}"
+    if "index_normalised_low" not in row:
+        return f"{value} [no interval]"
+    return f"{value} [{row['index_normalised_low']:.3f}, {row['index_normalised_high']:.3f}]"
 
 
 def _markdown(rows: Sequence[dict[str, str]]) -> str:

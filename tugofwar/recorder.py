@@ -257,7 +257,10 @@ def _assemble(
     untouched = tuple(name for name, members in rows.items() if members is None)
     flat = [(name, row) for name, members in rows.items() for row in members or ()]
     if not flat:
-        raise UserError(f"No dataset reaches the selected parameters: {', '.join(untouched)} give them no gradient.")
+        raise UserError(
+            f"Nothing to measure: not touching the selected parameters, because no gradient reaches them: "
+            f"{', '.join(untouched)}."
+        )
     triangles = {
         block.name: upper_triangle(gram_matrix([row.gradients[number] for _, row in flat]))
         for number, block in enumerate(blocks)

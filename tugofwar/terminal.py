@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 INTERRUPTED = 130
+FULL_DISK = "The disk is full{where}; free some room or choose another output folder."
 
 
 def run(app: Callable[[], object], user_errors: Iterable[type[Exception]]) -> None:
@@ -29,6 +30,11 @@ def run(app: Callable[[], object], user_errors: Iterable[type[Exception]]) -> No
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
         fail(_operating_system_sentence(error))
+    except Exception as error:
+        # Libraries written in Rust (safetensors, tokenizers) report a full disk in exceptions of their own.
+        if f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        fail(FULL_DISK.format(where=""))
     except KeyboardInterrupt:
         _say_interrupted()
         raise SystemExit(INTERRUPTED) from None
@@ -52,5 +58,5 @@ def fail(sentence: str) -> None:
 def _operating_system_sentence(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename is not None else ""
     if error.errno == errno.ENOSPC:
-        return f"The disk is full{where}; free some room or choose another output folder."
+        return FULL_DISK.format(where=where)
     return f"{error.strerror or error}{where}."

@@ -45,3 +45,16 @@ def test_what_is_missing_names_the_command_that_makes_it(tmp_path, missing, comm
     (tmp_path / "mlp" / missing).unlink()
     with pytest.raises(UserError, match=command):
         summarise([tmp_path / "mlp"])
+
+
+@pytest.mark.parametrize(
+    ("table", "cell"),
+    [
+        ("dataset,task,index\nplanes,CLS,-1.0\n", "undefined: no index is positive"),
+        ("dataset,task,index,index_normalised\nplanes,CLS,2.0,1.0\n", "1.000 [no interval]"),
+    ],
+)
+def test_an_index_without_maximum_or_interval_is_said_to_be_so(tmp_path, table, cell):
+    write_run(tmp_path / "mlp", 0.5)
+    (tmp_path / "mlp" / "gradients" / "index_dataset.csv").write_text(table)
+    assert cell in summarise([tmp_path / "mlp"]).splitlines()[-1]

@@ -117,7 +117,7 @@ def test_measuring_again_replaces_the_earlier_output(run_folder, monkeypatch):
         (["--params", ","], "--params is empty"),
         (["--batches", "1"], "needs at least 2"),
         (["--batch-size", "0"], "--batch-size is 0"),
-        (["--datasets", "pubmedqa"], "No dataset reaches"),
+        (["--datasets", "pubmedqa"], "not touching the selected parameters"),
         (["--ckpt", "/nowhere/at/all"], "no checkpoint folder /nowhere/at/all"),
     ],
 )

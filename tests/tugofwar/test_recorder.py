@@ -142,7 +142,7 @@ def test_a_text_only_dataset_is_untouched_and_has_no_rows(model):
     recording = tow.record(model, {"text": texts(3), "a": images(3, 1)}, batches=3, progress=False)
     assert recording.untouched == ("text",)
     assert recording.datasets == ["a"] * 3
-    with pytest.raises(UserError, match="No dataset reaches the selected parameters: text"):
+    with pytest.raises(UserError, match="not touching the selected parameters, because no gradient reaches them: text"):
         tow.record(model, {"text": texts(3)}, batches=3, progress=False)
 
 

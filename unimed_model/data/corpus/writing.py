@@ -28,10 +28,10 @@ FOLDERS: tuple[tuple[str, Writer, dict[str, int]], ...] = (
 """Folder, what writes it, and how many pictures each split holds."""
 
 TERMS = {
-    "images": "MNI152 (ICBM 2009a symmetric) average brain, T1 volume and gray- and white-matter maps; copyright "
-    "Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill "
-    "University; free use, copying, modification and distribution provided this notice appears; no warranty",
-    "source": "shipped inside the Python package nilearn (BSD-3-Clause)",
+    "images": "MNI152 average brain (ICBM 2009a, symmetric, nonlinear): T1 volume, gray- and white-matter maps; Fonov "
+    "et al. 2009 and 2011, Montreal Neurological Institute, McGill University; under the ICBM template's own terms, "
+    "which nilearn does not restate: read them before you pass the pictures on",
+    "source": "drawn from the volumes inside the Python package nilearn, whose code is BSD-3-Clause",
     "text": "questions, captions and boxes made by this project (Apache-2.0), true by construction of the template",
 }
 CONVENTIONS = {
