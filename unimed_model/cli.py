@@ -169,7 +169,8 @@ def evaluate(
 
 
 def _print_result(name: str, result: DatasetResult) -> None:
-    typer.echo(f"{name} ({result.task}): {result.samples} samples of {result.images} images")
+    on_images = f" on {result.images} images" if result.images else ""
+    typer.echo(f"{name} ({result.task}): {result.samples} samples{on_images}")
     for metric, mean in result.metrics.items():
         typer.echo(f"  {metric:<32} {mean}")
     for baseline, means in result.baselines.items():

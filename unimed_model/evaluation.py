@@ -31,7 +31,7 @@ class DatasetResult:
     Attributes:
         task: its task.
         samples: how many were answered.
-        images: on how many images.
+        images: on how many images; 0 for text alone, whose intervals are over samples.
         unparsable: answers to a box question that spell no box (they score 0).
         metrics: metric -> mean and interval over images.
         baselines: baseline -> its mean by the task's first metric, and the model's lead over it.
@@ -136,7 +136,7 @@ def score(samples: Sequence[Sample], answers: Sequence[str], train: Samples, pla
     return DatasetResult(
         task=task,
         samples=len(samples),
-        images=len(set(images)),
+        images=len({sample.image_id for sample in samples} - {None}),
         unparsable=sum(scoring.parse_box(answer) is None for answer in answers) if task == "REC" else 0,
         metrics={name: scoring.mean_by_image(values, images) for name, values in per_sample.items()},
         baselines=compared,

@@ -41,18 +41,19 @@ def train(settings: RunSettings, root: Path, out: Path, *, quiet: bool = False, 
         root: data root (see ``unimed_model.data.discover``).
         out: the run folder: model, processor, ``run.json``, ``training_log.jsonl``.
         quiet: no progress bar.
-        overwrite: replace a run that was trained with other settings.
+        overwrite: replace whatever run stands in ``out``.
 
     Returns:
-        False when ``out`` already holds a run trained with these settings and nothing was done.
+        False when ``out`` already holds a run with these settings and as many samples of the same datasets, and
+        nothing was done.
 
     Raises:
         UserError: ``out`` holds something else, the data are unusable, or the loss is not a number.
     """
-    if out.exists() and not overwrite:
-        _require_same_run(out, settings)
-        return False
     datasets = open_training_data(root, settings.data.datasets)
+    if out.exists() and not overwrite:
+        _require_same_run(out, settings, {name: len(samples) for name, samples in datasets.items()})
+        return False
     mixture = Mixture(datasets, settings.training.batch_size, settings.training.steps, settings.seed)
     with replacing(out) as folder:
         _train_into(folder, settings, mixture, quiet)
@@ -68,16 +69,21 @@ def open_training_data(root: Path, names: tuple[str, ...] | None) -> dict[str, S
     return {source.name: open_source(source, "train") for source in select_sources(discover(root), names, str(root))}
 
 
-def _require_same_run(out: Path, settings: RunSettings) -> None:
-    run = out / RUN_FILE
-    if not run.is_file():
+def _require_same_run(out: Path, settings: RunSettings, samples: dict[str, int]) -> None:
+    path = out / RUN_FILE
+    if not path.is_file():
         raise UserError(f"{out} exists and is not a finished run; choose another --out or remove it.")
-    found = json.loads(run.read_text(encoding="utf-8"))["settings"]
-    different = _differences(found, settings.model_dump(mode="json"))
-    if different:
-        raise UserError(
-            f"{out} holds a run with other settings ({', '.join(different)}); choose another --out or say --overwrite."
-        )
+    run = json.loads(path.read_text(encoding="utf-8"))
+    for what, found, wanted in (
+        ("settings", run["settings"], settings.model_dump(mode="json")),
+        ("data", run["datasets"], samples),
+    ):
+        different = _differences(found, wanted)
+        if different:
+            raise UserError(
+                f"{out} holds a run with other {what} ({', '.join(different)}); choose another --out or say "
+                "--overwrite."
+            )
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

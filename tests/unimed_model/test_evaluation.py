@@ -66,3 +66,14 @@ def test_a_failure_leaves_nothing_behind(trained, corpus, tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         evaluation.evaluate(trained, corpus, tmp_path / "out", quiet=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_alone_is_scored_by_sample_and_counts_no_images(tmp_path):
+    records = {str(i): {"QUESTION": f"Does {i} help?", "final_decision": "yes"} for i in range(8)}
+    (tmp_path / "ori_pqal.json").write_text(json.dumps(records))
+    (tmp_path / "test_ground_truth.json").write_text(json.dumps({str(i): "yes" for i in range(4)}))
+    train, test = (load_dataset("pubmedqa", tmp_path, split) for split in ("train", "test"))
+    result = evaluation.score(test, ["yes", "no", "Yes ", ""], train, {})
+    assert (result.samples, result.images) == (4, 0)
+    assert result.metrics["accuracy"].value == 0.5
+    assert result.baselines["majority answer"]["lead"].value == -0.5

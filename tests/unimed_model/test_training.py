@@ -48,6 +48,13 @@ def test_other_settings_are_refused_by_name_unless_overwriting(corpus, tmp_path)
     assert "mlp" in (out / "config.json").read_text()
 
 
+def test_other_data_are_refused_by_name(trained, corpus, tmp_path):
+    alone = tmp_path / "datasets.yaml"
+    alone.write_text(f"- {{name: mni_rec, layout: slake_rec, root: {corpus / 'mni_slake'}}}")
+    with pytest.raises(UserError, match=r"other data \(mni_caption: 12 there, None asked for"):
+        train(tiny_settings(), alone, trained, quiet=True)
+
+
 def test_a_loss_that_is_no_number_stops_with_nothing_left_behind(corpus, tmp_path):
     with pytest.raises(UserError, match=r"The loss is (nan|inf) at step \d+ on mni_"):
         train(
