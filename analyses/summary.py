@@ -63,7 +63,10 @@ def _scores(run: Path) -> dict[str, Any]:
     path = run / SCORES
     if not path.is_file():
         raise UserError(f"{path} does not exist; make it with: unimed-eval {run} --data ROOT")
-    return dict(json.loads(path.read_text(encoding="utf-8"))["datasets"])
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["datasets"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged; make it again with: unimed-eval {run} --data ROOT") from error
 
 
 def _indexes(run: Path) -> pd.DataFrame:

@@ -78,8 +78,8 @@ def test_files_that_the_readme_links_to_exist():
         assert (ROOT / target).exists(), target
 
 
-def test_the_summary_in_the_readme_came_out_of_the_committed_run():
-    """The tables between the markers are what `analyses.summary` printed, kept beside the picture."""
+def test_the_tables_in_the_readme_are_those_kept_beside_the_pictures():
+    """`docs/images/summary.md` is what `analyses.summary` printed for the run that the pictures show."""
     (pasted,) = re.findall(r"<!-- summary -->\n(.*?)<!-- /summary -->", README, flags=re.DOTALL)
     assert pasted.strip() == (ROOT / "docs" / "images" / "summary.md").read_text(encoding="utf-8").strip()
 

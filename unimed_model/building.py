@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,9 +63,9 @@ def _vision_config(vision: VisionSettings) -> ViTConfig:
     )
 
 
-def _text_config(llm: LanguageSettings, tokenizer: object) -> LlamaConfig:
+def _text_config(llm: LanguageSettings, tokenizer: Any) -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=len(tokenizer),  # type: ignore[arg-type]
+        vocab_size=len(tokenizer),
         hidden_size=llm.width,
         num_hidden_layers=llm.layers,
         num_attention_heads=llm.heads,
@@ -73,9 +74,9 @@ def _text_config(llm: LanguageSettings, tokenizer: object) -> LlamaConfig:
         max_position_embeddings=llm.context,
         initializer_range=llm.initial_scale,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,  # type: ignore[attr-defined]
-        eos_token_id=tokenizer.eos_token_id,  # type: ignore[attr-defined]
-        pad_token_id=tokenizer.pad_token_id,  # type: ignore[attr-defined]
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 

@@ -10,15 +10,24 @@ from pathlib import Path
 def replacing(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``folder`` that takes its place at the end, or vanishes on an exception.
 
-    Whether what stands there may be replaced is for the caller to check beforehand.
+    What stood there before is moved aside first and deleted last, so that it is never lost to a process that is
+    killed in between. Whether it may be replaced is for the caller to check beforehand.
     """
-    partial = folder.with_name(folder.name + ".partial")
+    target = folder.resolve()
+    created = [parent for parent in target.parents if not parent.exists()]
+    partial, previous = (target.with_name(f"{target.name}.{word}") for word in ("partial", "previous"))
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
+        if target.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            target.rename(previous)
+        partial.rename(target)
+        shutil.rmtree(previous, ignore_errors=True)
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        for parent in created:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
+        raise

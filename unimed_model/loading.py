@@ -29,7 +29,7 @@ def open_run(folder: Path) -> tuple[UniMedForConditionalGeneration, UniMedProces
     for name in ("config.json", WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}, so it is not a finished run; train it with unimed-train.")
-    config = _read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     if config.get("model_type") != "unimed":
         raise UserError(f"{folder / 'config.json'} describes a {config.get('model_type')!r} model, not a Uni-Med one.")
     try:
@@ -76,9 +76,16 @@ def _require_complete(folder: Path, report: dict[str, Any]) -> None:
             )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a file of a run holds.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON; the run is damaged, train it again.") from error
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object; the run is damaged, train it again.")
+    return content

@@ -24,7 +24,7 @@ from .data.sample import Sample
 from .data.templates import training_instruction
 from .errors import UserError
 from .folders import replacing
-from .loading import transformers_in_silence
+from .loading import read_object, transformers_in_silence
 from .modeling import UniMedForConditionalGeneration
 from .processing import prompt_pieces
 from .settings import RunSettings
@@ -41,7 +41,7 @@ def train(settings: RunSettings, root: Path, out: Path, *, quiet: bool = False, 
         root: data root (see ``unimed_model.data.discover``).
         out: the run folder: model, processor, ``run.json``, ``training_log.jsonl``.
         quiet: no progress bar.
-        overwrite: replace whatever run stands in ``out``.
+        overwrite: replace the run that stands in ``out``; a folder that is no run is never replaced.
 
     Returns:
         False when ``out`` already holds a run with these settings and as many samples of the same datasets, and
@@ -51,8 +51,9 @@ def train(settings: RunSettings, root: Path, out: Path, *, quiet: bool = False, 
         UserError: ``out`` holds something else, the data are unusable, or the loss is not a number.
     """
     datasets = open_training_data(root, settings.data.datasets)
-    if out.exists() and not overwrite:
-        _require_same_run(out, settings, {name: len(samples) for name, samples in datasets.items()})
+    standing = _standing_run(out)
+    if standing is not None and not overwrite:
+        _require_same_run(out, standing, settings, {name: len(samples) for name, samples in datasets.items()})
         return False
     mixture = Mixture(datasets, settings.training.batch_size, settings.training.steps, settings.seed)
     with replacing(out) as folder:
@@ -69,11 +70,23 @@ def open_training_data(root: Path, names: tuple[str, ...] | None) -> dict[str, S
     return {source.name: open_source(source, "train") for source in select_sources(discover(root), names, str(root))}
 
 
-def _require_same_run(out: Path, settings: RunSettings, samples: dict[str, int]) -> None:
-    path = out / RUN_FILE
-    if not path.is_file():
+def _standing_run(out: Path) -> dict[str, Any] | None:
+    """Return the ``run.json`` of the run that stands in a folder; None where there is no folder or an empty one.
+
+    Raises:
+        UserError: something else stands there.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / RUN_FILE).is_file():
         raise UserError(f"{out} exists and is not a finished run; choose another --out or remove it.")
-    run = json.loads(path.read_text(encoding="utf-8"))
+    run = read_object(out / RUN_FILE)
+    if not isinstance(run.get("settings"), dict) or not isinstance(run.get("datasets"), dict):
+        raise UserError(f"{out / RUN_FILE} does not say how the run was trained; choose another --out or remove it.")
+    return run
+
+
+def _require_same_run(out: Path, run: dict[str, Any], settings: RunSettings, samples: dict[str, int]) -> None:
     for what, found, wanted in (
         ("settings", run["settings"], settings.model_dump(mode="json")),
         ("data", run["datasets"], samples),

@@ -58,3 +58,11 @@ def test_an_index_without_maximum_or_interval_is_said_to_be_so(tmp_path, table, 
     write_run(tmp_path / "mlp", 0.5)
     (tmp_path / "mlp" / "gradients" / "index_dataset.csv").write_text(table)
     assert cell in summarise([tmp_path / "mlp"]).splitlines()[-1]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_damaged_scores_are_one_sentence(tmp_path, content):
+    write_run(tmp_path / "mlp", 0.5)
+    (tmp_path / "mlp" / "evaluation" / "scores.json").write_text(content)
+    with pytest.raises(UserError, match="damaged; make it again with: unimed-eval"):
+        summarise([tmp_path / "mlp"])

@@ -84,7 +84,22 @@ def test_datasets_are_chosen_by_name(corpus, tmp_path):
         train(tiny_settings("data.datasets=[mni_captoin]"), corpus, tmp_path / "other", quiet=True)
 
 
-def test_a_folder_that_is_no_run_is_refused(corpus, tmp_path):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_run_is_refused_even_when_overwriting(corpus, tmp_path, overwrite):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not a finished run"):
+        train(tiny_settings(), corpus, tmp_path, quiet=True, overwrite=overwrite)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_is_as_good_as_none(corpus, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert train(tiny_settings("training.steps=1"), corpus, tmp_path / "run", quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"settings": 3}'])
+def test_a_damaged_run_file_is_one_sentence(corpus, tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run\.json"):
         train(tiny_settings(), corpus, tmp_path, quiet=True)

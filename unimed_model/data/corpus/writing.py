@@ -11,6 +11,7 @@ import yaml
 
 from ...errors import UserError
 from ...folders import replacing
+from ..files import read_json
 from . import layouts, selection
 from .anatomy import Slice, load_volumes, slices
 
@@ -68,19 +69,33 @@ def write_sample_corpus(root: Path, seed: int = 0) -> bool:
 
 def picture_planes(root: Path) -> dict[str, str]:
     """Return image id -> plane of the Slake folder's pictures; empty where the root is no sample corpus."""
-    table = root / TABLE
     if not (root / MANIFEST).is_file():
         return {}
-    with table.open(newline="", encoding="utf-8") as stream:
-        return {Path(row["file"]).parent.name: row["plane"] for row in csv.DictReader(stream)}
+    return {Path(row["file"]).parent.name: row["plane"] for row in _table_of_pictures(root)}
 
 
 def _stands_there(root: Path, seed: int) -> bool:
-    manifest = root / MANIFEST
-    if not manifest.is_file():
+    """Say whether a root holds this very corpus.
+
+    Raises:
+        UserError: its manifest is damaged, or pictures that it lists are gone.
+    """
+    if not (root / MANIFEST).is_file():
         return False
-    written = json.loads(manifest.read_text(encoding="utf-8"))
-    return bool(written.get("version") == VERSION and written.get("seed") == seed)
+    written = read_json(root / MANIFEST)
+    if not isinstance(written, dict) or (written.get("version"), written.get("seed")) != (VERSION, seed):
+        return False
+    gone = [row["file"] for row in _table_of_pictures(root) if not (root / row["file"]).is_file()]
+    if gone:
+        raise UserError(
+            f"{root} holds the sample corpus without {len(gone)} of its files, the first {gone[0]}; remove it."
+        )
+    return True
+
+
+def _table_of_pictures(root: Path) -> list[dict[str, str]]:
+    with (root / TABLE).open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _write(root: Path, seed: int) -> None:

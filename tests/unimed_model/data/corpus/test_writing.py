@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -86,6 +87,16 @@ def test_what_stands_there_is_kept_or_refused(corpus, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
         writing.write_sample_corpus(tmp_path)
+
+
+def test_a_corpus_that_lost_files_or_its_manifest_says_so(corpus, tmp_path):
+    copy = shutil.copytree(corpus, tmp_path / "data")
+    (copy / "mni_slake" / "imgs" / "xmlab3" / "source.jpg").unlink()
+    with pytest.raises(UserError, match=r"without 1 of its files, the first mni_slake/imgs/xmlab3/source\.jpg"):
+        writing.write_sample_corpus(copy)
+    (copy / "sample_corpus.json").write_text("{")
+    with pytest.raises(UserError, match=r"sample_corpus\.json is not complete, valid JSON"):
+        writing.write_sample_corpus(copy)
 
 
 def test_nothing_half_written_stays_behind(tmp_path, monkeypatch):
