@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tugofwar import storage
 from tugofwar.errors import UserError
 from tugofwar.naming import closest, matches
+from tugofwar.plain_table import plain_table
+from tugofwar.statistics import Statistics
+from tugofwar.storage import Choice
+
+Triangles = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -34,15 +40,23 @@ class Recording:
             rows.
         tasks: task of each dataset, where the caller gave any.
         metadata: what the caller wants to know about the run later; JSON values only.
+        geometries: the same triangles of gradients that were scaled before any product, by the name of the
+            geometry, such as ``adam``; see ``in_geometry``.
+        statistics: statistics scores (eq. 5) of the parameters; None where they were not asked for or cannot
+            be had, as from a sketch.
+        choices: how the gradients of each part were kept and multiplied, and why; see ``report``.
     """
 
     blocks: tuple[Block, ...]
-    upper_triangles: Mapping[str, NDArray[np.float64]]
+    upper_triangles: Triangles
     datasets: list[str]
     losses: NDArray[np.float64]
     untouched: tuple[str, ...] = ()
     tasks: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    geometries: Mapping[str, Triangles] = field(default_factory=dict)
+    statistics: Statistics | None = None
+    choices: tuple[Choice, ...] = ()
 
     def __len__(self) -> int:
         return len(self.datasets)
@@ -87,8 +101,39 @@ class Recording:
                 raise UserError(f"The glob {pattern!r} selects no block of the recording; {closest(pattern, known)}.")
             chosen |= names
         kept = tuple(block for block in self.blocks if block.name in chosen)
-        triangles = {block.name: self.upper_triangles[block.name] for block in kept}
-        return replace(self, blocks=kept, upper_triangles=triangles)
+        kept_names = [block.name for block in kept]
+        return replace(
+            self,
+            blocks=kept,
+            upper_triangles={name: self.upper_triangles[name] for name in kept_names},
+            geometries={
+                geometry: {name: triangles[name] for name in kept_names}
+                for geometry, triangles in self.geometries.items()
+            },
+            statistics=self.statistics.select(kept_names) if self.statistics else None,
+            choices=tuple(choice for choice in self.choices if choice.block in chosen),
+        )
+
+    def in_geometry(self, name: str) -> "Recording":
+        """The same batches with every gradient scaled, as by Adam: ``adam`` divides by ``sqrt(v) + eps``.
+
+        Statistics scores do not change under such a scale.
+
+        Raises:
+            UserError: nothing was recorded in that geometry.
+        """
+        if name not in self.geometries:
+            known = ", ".join(self.geometries) or "none but the plain gradient's"
+            raise UserError(f"The recording has no geometry {name!r}; it has {known}.")
+        return replace(self, upper_triangles=self.geometries[name], geometries={})
+
+    def report(self) -> str:
+        """A table of how each part's gradients were kept and multiplied, with what decided it."""
+        rows = [
+            [choice.part, f"{choice.parameters:,}", choice.kept, choice.multiplied, choice.reason]
+            for choice in self.choices
+        ]
+        return plain_table(["part", "parameters", "kept as", "products", "why"], rows)
 
     def save(self, folder: str | Path) -> None:
         """Write ``recording.safetensors`` and ``manifest.json``; equal recordings give equal bytes.
@@ -96,9 +141,28 @@ class Recording:
         Raises:
             UserError: metadata that is not strict JSON.
         """
-        from tugofwar.storage import save
-
-        save(self, Path(folder))
+        tensors: dict[str, NDArray[Any]] = {f"gram/{name}": each for name, each in self.upper_triangles.items()}
+        for geometry, triangles in self.geometries.items():
+            tensors |= {f"gram_{geometry}/{name}": each for name, each in triangles.items()}
+        if self.statistics:
+            tensors |= self.statistics.to_arrays()
+        content = {
+            "datasets": [{"name": name, "batches": len(rows)} for name, rows in self.rows.items()],
+            "untouched": list(self.untouched),
+            "tasks": dict(self.tasks),
+            "blocks": [
+                {
+                    "name": block.name,
+                    "parameters": [{"name": name, "size": size} for name, size in block.parameters.items()],
+                }
+                for block in self.blocks
+            ],
+            "geometries": list(self.geometries),
+            "statistics": self.statistics.metadata() if self.statistics else None,
+            "choices": list(self.choices),
+            "metadata": dict(self.metadata),
+        }
+        storage.write(Path(folder), content, tensors | {"losses": self.losses})
 
     @classmethod
     def load(cls, folder: str | Path) -> "Recording":
@@ -107,9 +171,27 @@ class Recording:
         Raises:
             UserError: no recording there, or one that is truncated, foreign or of another format version.
         """
-        from tugofwar.storage import load
+        manifest, tensors = storage.read(Path(folder))
+        path = Path(folder) / storage.TENSORS
+        datasets = [part.name for part in manifest.datasets for _ in range(part.batches)]
+        blocks = tuple(Block(part.name, {each.name: each.size for each in part.parameters}) for part in manifest.blocks)
+        shape = (len(datasets) * (len(datasets) + 1) // 2,)
 
-        return load(Path(folder))
+        def triangles(prefix: str) -> Triangles:
+            return {block.name: storage.expect(path, tensors, f"{prefix}/{block.name}", shape) for block in blocks}
+
+        return cls(
+            blocks=blocks,
+            upper_triangles=triangles("gram"),
+            datasets=datasets,
+            losses=storage.expect(path, tensors, "losses", (len(datasets),)),
+            untouched=tuple(manifest.untouched),
+            tasks=manifest.tasks,
+            metadata=manifest.metadata,
+            geometries={name: triangles(f"gram_{name}") for name in manifest.geometries},
+            statistics=None if manifest.statistics is None else Statistics.from_arrays(tensors, manifest.statistics),
+            choices=tuple(manifest.choices),
+        )
 
 
 def upper_triangle(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,17 +10,20 @@ from torch import nn
 
 
 @contextmanager
-def probing_state(model: nn.Module, selected: set[nn.Parameter], seed: int) -> Iterator[None]:
-    """Inside: evaluation mode, only ``selected`` requires gradients, random generators seeded, autograd on.
+def probing_state(model: nn.Module, selected: set[nn.Parameter] | None, seed: int) -> Iterator[None]:
+    """Inside: evaluation mode, random generators seeded, autograd on, ``.grad`` empty everywhere.
 
-    Afterwards, also after an exception: every module's train/eval mode, every ``requires_grad`` and the
-    states of the generators of Python, numpy and torch are what they were before. ``.grad`` is not touched
-    at all.
+    With ``selected``, only those parameters require gradients; without, those that did before.
+
+    Afterwards, also after an exception: every module's train/eval mode, every ``requires_grad``, every
+    ``.grad`` and the states of the generators of Python, numpy and torch are what they were before.
     """
     with ExitStack() as stack:
         stack.enter_context(_random_state(seed))
         stack.enter_context(_evaluation_mode(model))
-        stack.enter_context(_only_requiring(model, selected))
+        if selected is not None:
+            stack.enter_context(_only_requiring(model, selected))
+        stack.enter_context(_gradients_aside(model))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield
@@ -55,11 +58,26 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _only_requiring(model: nn.Module, selected: set[nn.Parameter]) -> Iterator[None]:
-    switched_off = [p for p in model.parameters() if p.requires_grad and p not in selected]
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
-        for parameter in switched_off:
-            parameter.requires_grad_(False)
+        for parameter, required in before.items():
+            if required and parameter not in selected:
+                parameter.requires_grad_(False)
         yield
     finally:
-        for parameter in switched_off:
-            parameter.requires_grad_(True)
+        # All of them, because the engine switches selected ones off and on as well.
+        for parameter, required in before.items():
+            parameter.requires_grad_(required)
+
+
+@contextmanager
+def _gradients_aside(model: nn.Module) -> Iterator[None]:
+    """Reentrant checkpoints need ``backward()``, which adds to ``.grad``; what was there waits outside."""
+    before = {parameter: parameter.grad for parameter in model.parameters()}
+    try:
+        for parameter in before:
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, gradient in before.items():
+            parameter.grad = gradient

@@ -64,11 +64,27 @@ def select_parameters(
     return {name: parameter for name, parameter in trainable.items() if name in chosen}
 
 
-def group_into_blocks(parameters: dict[str, nn.Parameter]) -> list[SelectedBlock]:
-    """One block per module (the dotted path before a parameter's own name), in the model's order."""
+def group_into_blocks(parameters: dict[str, nn.Parameter], merge: Sequence[str] = ()) -> list[SelectedBlock]:
+    """One block per module (the dotted path before a parameter's own name), in the model's order.
+
+    Args:
+        parameters: full dotted name to parameter.
+        merge: globs; the blocks that one of them matches become one block of the glob's name. A Gram matrix is
+            kept per block, which hundreds of LoRA matrices would make large.
+
+    Raises:
+        UserError: a glob that matches no block.
+    """
     blocks: dict[str, dict[str, nn.Parameter]] = {}
+    used: set[str] = set()
     for name, parameter in parameters.items():
-        blocks.setdefault(name.rpartition(".")[0] or ROOT_BLOCK, {})[name] = parameter
+        module = name.rpartition(".")[0] or ROOT_BLOCK
+        glob = next((pattern for pattern in merge if matches(module, pattern) or matches(name, pattern)), None)
+        used |= {glob} if glob else set()
+        blocks.setdefault(glob or module, {})[name] = parameter
+    for pattern in merge:
+        if pattern not in used:
+            raise UserError(f"The pattern {pattern!r} merges no block; {closest(pattern, blocks)}.")
     return [SelectedBlock(name, members) for name, members in blocks.items()]
 
 

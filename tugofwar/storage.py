@@ -1,4 +1,4 @@
-"""A recording on disk: ``recording.safetensors`` (numbers) and ``manifest.json`` (everything else)."""
+"""A recording's two files: ``recording.safetensors`` (numbers) and ``manifest.json`` (everything else)."""
 
 import hashlib
 import json
@@ -15,64 +15,98 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as serialise_tensors
 
 from tugofwar.errors import UserError
-from tugofwar.recording import Block, Recording
 
 FORMAT = "tugofwar-recording"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TENSORS = "recording.safetensors"
 MANIFEST = "manifest.json"
-_GRAM_PREFIX = "gram/"
+
+Tensors = Mapping[str, NDArray[Any]]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _DatasetRows(_Part):
+class DatasetRows(_Part):
+    """A dataset and its number of batches; its rows follow those of the dataset before it."""
+
     name: str
     batches: int
 
 
-class _ParameterSize(_Part):
+class ParameterSize(_Part):
+    """A parameter's full dotted name and number of scalars."""
+
     name: str
     size: int
 
 
-class _BlockParameters(_Part):
+class BlockParameters(_Part):
+    """A block and its parameters, in the model's order."""
+
     name: str
-    parameters: list[_ParameterSize]
+    parameters: list[ParameterSize]
+
+
+class Choice(_Part):
+    """How the gradients of one part of a block were kept and multiplied, and why.
+
+    Attributes:
+        block: the block.
+        part: the weight, or the other parameters of the block, joined.
+        parameters: number of scalars.
+        kept: ``factors``, ``dense``, ``sketch``, ``nothing``, or two of them where datasets differ.
+        multiplied: ``rebuilt``, ``token kernel``, ``dense rows``.
+        reason: the counted bytes and operations.
+    """
+
+    block: str
+    part: str
+    parameters: int
+    kept: str
+    multiplied: str
+    reason: str
 
 
 class Manifest(_Part):
     """What stands in ``manifest.json``; closed, so that a key nobody knows is an error and not ignored."""
 
-    format: Literal["tugofwar-recording"]
-    format_version: int
+    format: Literal["tugofwar-recording"] = "tugofwar-recording"
+    format_version: int = FORMAT_VERSION
     tensors_sha256: str
-    datasets: list[_DatasetRows]
+    datasets: list[DatasetRows]
     untouched: list[str]
     tasks: dict[str, str]
-    blocks: list[_BlockParameters]
+    blocks: list[BlockParameters]
+    geometries: list[str]
+    statistics: dict[str, Any] | None
+    choices: list[Choice]
     metadata: dict[str, Any]
 
 
-def save(recording: Recording, folder: Path) -> None:
-    """Write ``recording`` into ``folder``, both files under temporary names first.
+def write(folder: Path, content: Mapping[str, Any], tensors: Tensors) -> None:
+    """Write both files into ``folder``, under temporary names first; equal content gives equal bytes.
+
+    Args:
+        folder: made if missing.
+        content: the manifest's fields but for the digest and the format.
+        tensors: arrays by name.
 
     Raises:
         UserError: metadata that is not strict JSON.
     """
-    tensors = {_GRAM_PREFIX + name: triangle for name, triangle in recording.upper_triangles.items()}
-    content = serialise_tensors({**tensors, "losses": recording.losses})
-    manifest = _manifest(recording, hashlib.sha256(content).hexdigest())
+    serialised = serialise_tensors(dict(tensors))
+    strict_json(content["metadata"])
+    manifest = Manifest(tensors_sha256=hashlib.sha256(serialised).hexdigest(), **content)
     text = strict_json(manifest.model_dump())
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / TENSORS, content)
+    _write(folder / TENSORS, serialised)
     _write(folder / MANIFEST, text.encode())
 
 
-def load(folder: Path) -> Recording:
-    """Read and check the recording in ``folder``.
+def read(folder: Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:
+    """Read and check both files.
 
     Raises:
         UserError: no recording there, or one that is truncated, foreign or of another format version.
@@ -90,12 +124,22 @@ def load(folder: Path) -> Recording:
             f"{folder / TENSORS} is truncated, or not the file that {MANIFEST} beside it was "
             "written with; record again."
         )
-    datasets = [part.name for part in manifest.datasets for _ in range(part.batches)]
-    blocks = tuple(
-        Block(part.name, {parameter.name: parameter.size for parameter in part.parameters}) for part in manifest.blocks
-    )
-    triangles, losses = _read_tensors(folder / TENSORS, content, blocks, len(datasets))
-    return Recording(blocks, triangles, datasets, losses, tuple(manifest.untouched), manifest.tasks, manifest.metadata)
+    try:
+        return manifest, load_tensors(content)
+    except SafetensorError:
+        raise UserError(f"{folder / TENSORS} is not a safetensors file; record again.") from None
+
+
+def expect(path: Path, tensors: Tensors, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The named array.
+
+    Raises:
+        UserError: it is missing, of another shape or precision, or not finite.
+    """
+    array = tensors.get(name)
+    if array is None or array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
+        raise UserError(f"{path} does not hold {name!r} as {shape[0]} finite float64 numbers; record again.")
+    return array
 
 
 def is_recording(folder: Path) -> bool:
@@ -119,25 +163,6 @@ def strict_json(content: Mapping[str, Any]) -> str:
         raise UserError(f"The metadata must be strict JSON (text, finite numbers, lists, mappings): {error}.") from None
 
 
-def _manifest(recording: Recording, digest: str) -> Manifest:
-    return Manifest(
-        format="tugofwar-recording",
-        format_version=FORMAT_VERSION,
-        tensors_sha256=digest,
-        datasets=[_DatasetRows(name=name, batches=len(rows)) for name, rows in recording.rows.items()],
-        untouched=list(recording.untouched),
-        tasks=dict(recording.tasks),
-        blocks=[
-            _BlockParameters(
-                name=block.name,
-                parameters=[_ParameterSize(name=name, size=size) for name, size in block.parameters.items()],
-            )
-            for block in recording.blocks
-        ],
-        metadata=dict(recording.metadata),
-    )
-
-
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -158,8 +183,7 @@ def _read_manifest(path: Path) -> Manifest:
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path} has format version {version!r} but this release reads {FORMAT_VERSION}; record "
-            "again, or use the "
-            "release that wrote it."
+            "again, or use the release that wrote it."
         )
     try:
         return Manifest.model_validate(content)
@@ -167,19 +191,3 @@ def _read_manifest(path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
         raise UserError(f"{path} is damaged at key {where!r}: {first['msg']}.") from None
-
-
-def _read_tensors(
-    path: Path, content: bytes, blocks: tuple[Block, ...], rows: int
-) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-    try:
-        tensors = load_tensors(content)
-    except SafetensorError:
-        raise UserError(f"{path} is not a safetensors file; record again.") from None
-    expected = {_GRAM_PREFIX + block.name: (rows * (rows + 1) // 2,) for block in blocks} | {"losses": (rows,)}
-    for name, shape in expected.items():
-        array = tensors.get(name)
-        if array is None or array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
-            raise UserError(f"{path} does not hold {name!r} as {shape[0]} finite float64 numbers; record again.")
-    triangles = {block.name: tensors[_GRAM_PREFIX + block.name] for block in blocks}
-    return triangles, tensors["losses"]

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import tugofwar as tow
-from tugofwar import recorder
 from tugofwar.errors import UserError
+from tugofwar.probing import move_to
 
 
 class Model(nn.Module):
@@ -171,7 +171,7 @@ def test_a_shuffling_loader_is_repeatable_by_seed(model):
 
 def test_batches_are_moved_with_their_structure():
     pair = SimpleNamespace(untouched=1)
-    moved = recorder.move_to({"a": [torch.ones(1)], "b": (torch.ones(1), "text"), "c": pair}, torch.device("meta"))
+    moved = move_to({"a": [torch.ones(1)], "b": (torch.ones(1), "text"), "c": pair}, torch.device("meta"))
     assert moved["a"][0].is_meta
     assert moved["b"][0].is_meta
     assert moved["b"][1] == "text"
@@ -221,18 +221,6 @@ def test_a_mistake_is_one_clear_sentence(model, arguments, message):
 def test_a_model_without_loss_is_an_error():
     with pytest.raises(UserError, match="returned no loss"):
         tow.record(nn.Linear(1, 1), {"a": [{"input": torch.ones(1)}]}, "*", batches=1, progress=False)
-
-
-def test_too_little_memory_is_refused_before_it_is_used(model, monkeypatch):
-    monkeypatch.setattr(recorder, "available_memory", lambda: 1000)
-    # 3 batches x 39 parameters x 8 bytes.
-    tow.record(model, {"a": images(3, 1)}, batches=3, progress=False)
-    with pytest.raises(UserError, match=r"need up to 1,248 bytes.*fewer batches"):
-        tow.record(model, {"a": images(4, 1)}, batches=4, progress=False)
-
-
-def test_available_memory_is_a_plausible_number_of_bytes():
-    assert recorder.available_memory() > 2**24
 
 
 def test_progress_goes_to_stderr_only(model, capsys):

@@ -92,7 +92,7 @@ def truncate(path):
         (lambda f: (f / "manifest.json").write_bytes(b"\xff\xfe\x00"), "truncated or not JSON"),
         (lambda f: (f / "manifest.json").write_text("[1]"), "not the manifest of a recording"),
         (lambda f: edit_manifest(f, format="other"), "not the manifest of a recording"),
-        (lambda f: edit_manifest(f, format_version=2), "format version 2 but this release reads 1"),
+        (lambda f: edit_manifest(f, format_version=1), "format version 1 but this release reads 2"),
         (lambda f: edit_manifest(f, surprise=1), "damaged at key 'surprise'"),
         (lambda f: edit_manifest(f, datasets=[{"name": "a"}]), "damaged at key 'datasets.0.batches'"),
         (lambda f: edit_manifest(f, datasets=[{"name": "a", "batches": 4}]), "finite float64 numbers"),
