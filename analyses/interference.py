@@ -11,10 +11,10 @@ and ``interference.json`` with all of it. Every number is finite: what does not 
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -22,11 +22,11 @@ from tugofwar.errors import UserError
 from tugofwar.estimation import Interference, LabelledBounds, interference, task_groups
 from tugofwar.folders import check_replaceable, replacing
 from tugofwar.metrics import DEFAULT_ESTIMATOR, ESTIMATORS
+from tugofwar.naming import closest
+from tugofwar.own_setup import open_study
 from tugofwar.recording import Recording
 from tugofwar.storage import strict_json
-
-if TYPE_CHECKING:
-    from unimed_model.probing import ProbeSetup
+from tugofwar.study import Study
 
 Level = Mapping[str, Interference]
 
@@ -77,9 +77,10 @@ def measure(
     """
     _check_settings(checkpoint, batches, batch_size)
     check_replaceable(out)
-    from tugofwar.recorder import record
+    from unimed_model.probing import load_for_probing
 
-    setup = _open(checkpoint, data_roots, datasets, batches, batch_size, seed, with_replacement)
+    wanted = list(datasets) if datasets else None
+    probed = load_for_probing(checkpoint, list(data_roots), wanted, batches, batch_size, seed, with_replacement)
     settings = {
         "parameters": parameters if isinstance(parameters, str) else list(parameters),
         "batches": batches,
@@ -87,20 +88,78 @@ def measure(
         "seed": seed,
         "with_replacement": with_replacement,
     }
-    metadata = {**setup.metadata, **settings, "command": _command(settings, datasets)}
+    study = Study(probed.model, probed.batches, tasks=probed.tasks, metadata=probed.metadata)
+    return _measure_study(study, out, settings, datasets, quiet)
+
+
+def measure_setup(
+    target: str,
+    out: Path,
+    *,
+    parameters: str | Sequence[str] = "*",
+    batches: int = 100,
+    datasets: Sequence[str] | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Measurement:
+    """Probe a model of the user's own and write its recording and tables into ``out``, all or nothing.
+
+    Args:
+        target: ``FILE.py:FUNCTION`` or ``package.module:function``; see ``tugofwar.own_setup``.
+        out: output folder; an earlier recording there is replaced.
+        parameters: glob, or list of globs, of the shared parameters; by default all that are trainable.
+        batches: batches per dataset, at least 2, taken from the start of each.
+        datasets: names of the datasets to probe; by default all that the function returns.
+        seed: seed of the random generators during the passes, and of the bootstrap.
+        quiet: no progress bar.
+
+    Raises:
+        UserError: settings out of range, an unknown dataset, or what ``open_study``, ``record`` and
+            ``write_tables`` raise.
+    """
+    _check_batches(batches)
+    check_replaceable(out)
+    settings = {
+        "parameters": parameters if isinstance(parameters, str) else list(parameters),
+        "batches": batches,
+        "seed": seed,
+    }
+    with open_study(target) as study:
+        if datasets is not None:
+            study = replace(study, datasets=_chosen(study.datasets, datasets))
+        return _measure_study(study, out, settings, datasets, quiet)
+
+
+def _measure_study(
+    study: Study, out: Path, settings: Mapping[str, Any], datasets: Sequence[str] | None, quiet: bool
+) -> Measurement:
+    from tugofwar.recorder import record
+
+    # Given only when there is one, so that a run without it is the same call as ever.
+    geometry = {} if study.preconditioner is None else {"preconditioner": study.preconditioner}
+    command = _command({**study.metadata, **settings}, datasets)
     with replacing(out) as folder:
         recording = record(
-            setup.model,
-            setup.batches,
-            parameters,
-            batches,
-            seed=seed,
+            study.model,
+            study.datasets,
+            settings["parameters"],
+            settings["batches"],
+            loss=study.loss,
+            seed=settings["seed"],
             progress=not quiet,
-            metadata=metadata,
-            tasks=setup.tasks,
+            metadata={**study.metadata, **settings, "command": command},
+            tasks=study.tasks,
+            **geometry,
         )
         recording.save(folder)
-        return write_tables(recording, folder, seed=seed)
+        return write_tables(recording, folder, seed=settings["seed"])
+
+
+def _chosen(datasets: Mapping[str, Iterable[Any]], names: Sequence[str]) -> dict[str, Iterable[Any]]:
+    for name in names:
+        if name not in datasets:
+            raise UserError(f"--datasets names {name!r}; {closest(name, datasets)}.")
+    return {name: source for name, source in datasets.items() if name in names}
 
 
 def write_tables(
@@ -145,36 +204,27 @@ def write_tables(
 def _check_settings(checkpoint: Path, batches: int, batch_size: int) -> None:
     if not checkpoint.is_dir():
         raise UserError(f"There is no checkpoint folder {checkpoint}; name the folder that unimed-train wrote.")
-    if batches < 2:
-        raise UserError(f"--batches is {batches}, but leaving a batch out needs at least 2 per dataset.")
+    _check_batches(batches)
     if batch_size < 1:
         raise UserError(f"--batch-size is {batch_size}; a batch needs at least 1 sample.")
 
 
-def _open(
-    checkpoint: Path,
-    data_roots: Sequence[Path],
-    datasets: Sequence[str] | None,
-    batches: int,
-    batch_size: int,
-    seed: int,
-    with_replacement: bool,
-) -> "ProbeSetup":
-    from unimed_model.probing import load_for_probing
-
-    wanted = list(datasets) if datasets else None
-    return load_for_probing(checkpoint, list(data_roots), wanted, batches, batch_size, seed, with_replacement)
+def _check_batches(batches: int) -> None:
+    if batches < 2:
+        raise UserError(f"--batches is {batches}, but leaving a batch out needs at least 2 per dataset.")
 
 
 def _command(settings: Mapping[str, Any], datasets: Sequence[str] | None) -> str:
     """The command line without its paths, which would make equal runs differ."""
     patterns = settings["parameters"]
     words = ["tugofwar", "gradients"]
+    words += ["--setup", settings["setup"]] if "setup" in settings else []
     words += ["--params", patterns if isinstance(patterns, str) else ",".join(patterns)]
-    words += ["--batches", str(settings["batches"]), "--batch-size", str(settings["batch_size"])]
+    words += ["--batches", str(settings["batches"])]
+    words += ["--batch-size", str(settings["batch_size"])] if "batch_size" in settings else []
     words += ["--datasets", ",".join(datasets)] if datasets else []
     words += ["--seed", str(settings["seed"])]
-    words += ["--with-replacement"] if settings["with_replacement"] else []
+    words += ["--with-replacement"] if settings.get("with_replacement") else []
     return shlex.join(words)
 
 
@@ -190,6 +240,24 @@ def _tables(level: str, results: Level, recording: Recording) -> dict[str, pd.Da
         tables[f"gd_{level}{suffix}.csv"] = result.gd.rename_axis(level)
         tables[f"index_{level}{suffix}.csv"] = index_table(result, recording.tasks).rename_axis(level)
     return tables
+
+
+def summary(measurement: Measurement) -> dict[str, Any]:
+    """The indexes of every level by the default estimator, as JSON values: what a command prints.
+
+    Returns:
+        ``estimator``, ``interval_level``, ``untouched``, ``sign_uncertain`` (level to names), and per level
+        the rows of ``index_table`` by name.
+    """
+    defaults = {level: results[DEFAULT_ESTIMATOR] for level, results in measurement.levels.items()}
+    tables = {level: index_table(result, measurement.recording.tasks) for level, result in defaults.items()}
+    return {
+        "estimator": DEFAULT_ESTIMATOR,
+        "interval_level": defaults["dataset"].level,
+        "untouched": list(measurement.untouched),
+        "sign_uncertain": {level: list(result.sign_uncertain) for level, result in defaults.items()},
+        **{level: table.to_dict(orient="index") for level, table in tables.items()},
+    }
 
 
 def index_table(result: Interference, tasks: Mapping[str, str]) -> pd.DataFrame:

@@ -30,30 +30,62 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tugofwar import metrics
+    from tugofwar.callback import TugOfWarCallback
+    from tugofwar.diagnostics import Diagnostics, diagnose
     from tugofwar.errors import UserError
     from tugofwar.estimation import Interference, interference, task_groups
+    from tugofwar.forecast import Forecast, batches_needed
+    from tugofwar.functional import functional_gradients
+    from tugofwar.measured import MeasuredInterference, measured_interference
+    from tugofwar.planning import Plan, plan
+    from tugofwar.preconditioning import saved_second_moments
     from tugofwar.recorder import record
     from tugofwar.recording import Recording
+    from tugofwar.statistics import Statistics
 
     __version__: str
 
 __all__ = [
+    "Diagnostics",
+    "Forecast",
     "Interference",
+    "MeasuredInterference",
+    "Plan",
     "Recording",
+    "Statistics",
+    "TugOfWarCallback",
     "UserError",
     "__version__",
+    "batches_needed",
+    "diagnose",
+    "functional_gradients",
     "interference",
+    "measured_interference",
     "metrics",
+    "plan",
     "record",
+    "saved_second_moments",
     "task_groups",
 ]
 
 _MODULE_OF = {
+    "Diagnostics": "tugofwar.diagnostics",
+    "Forecast": "tugofwar.forecast",
     "Interference": "tugofwar.estimation",
+    "MeasuredInterference": "tugofwar.measured",
+    "Plan": "tugofwar.planning",
     "Recording": "tugofwar.recording",
+    "Statistics": "tugofwar.statistics",
+    "TugOfWarCallback": "tugofwar.callback",
     "UserError": "tugofwar.errors",
+    "batches_needed": "tugofwar.forecast",
+    "diagnose": "tugofwar.diagnostics",
+    "functional_gradients": "tugofwar.functional",
     "interference": "tugofwar.estimation",
+    "measured_interference": "tugofwar.measured",
+    "plan": "tugofwar.planning",
     "record": "tugofwar.recorder",
+    "saved_second_moments": "tugofwar.preconditioning",
     "task_groups": "tugofwar.estimation",
 }
 

@@ -1,6 +1,7 @@
 """The command ``tugofwar``: measure interference in a checkpoint, draw it, look into a recording.
 
 tugofwar gradients --ckpt runs/cmoe --data data --out runs/cmoe/gradients
+tugofwar gradients --setup my_study.py:setup --params 'encoder.*' --out study/gradients
 tugofwar figures runs/mlp runs/cmoe --out figures-out
 tugofwar inspect runs/cmoe/gradients
 """
@@ -16,7 +17,7 @@ import typer
 
 from tugofwar import terminal
 from tugofwar.errors import UserError
-from tugofwar.plain_table import plain_table
+from tugofwar.report_text import inspection_text, measurement_text
 
 if TYPE_CHECKING:
     from analyses.interference import Measurement
@@ -57,44 +58,61 @@ def _root(
 
 @app.command()
 def gradients(
-    ckpt: Annotated[Path, typer.Option(help="Run folder of a trained model.")],
-    data: Annotated[list[Path], typer.Option(help="Folder with datasets; repeat for several.")],
-    out: Annotated[Path | None, typer.Option(help="Output folder; default CKPT/gradients.")] = None,
-    params: Annotated[str, typer.Option(help="Globs of the shared parameters, separated by commas.")] = "connector.*",
+    ckpt: Annotated[Path | None, typer.Option(help="Run folder of a trained Uni-Med; needs --data.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Folder with datasets; repeat for several.")] = None,
+    setup: Annotated[
+        str | None,
+        typer.Option(
+            help="Your own model: FILE.py:FUNCTION or package.module:function, a function that returns (model, "
+            "datasets), (model, datasets, loss) or a mapping; see docs/own-model.md."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder; default CKPT/gradients, to be given with --setup.")
+    ] = None,
+    params: Annotated[
+        str | None,
+        typer.Option(
+            help="Globs of the shared parameters, separated by commas; default connector.* with --ckpt, all trainable "
+            "ones (*) with --setup."
+        ),
+    ] = None,
     batches: Annotated[int, typer.Option(help="Batches per dataset, at least 2.")] = 100,
-    batch_size: Annotated[int, typer.Option(help="Samples per batch.")] = 4,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples per batch, with --ckpt only; default 4.", show_default=False)
+    ] = None,
     datasets: Annotated[
         str | None,
-        typer.Option(help="Names of datasets, separated by commas; default all that the data roots offer."),
+        typer.Option(help="Names of datasets, separated by commas; default all that there are."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw of batches and of the intervals.")] = 0,
     with_replacement: Annotated[
-        bool, typer.Option("--with-replacement", help="Let samples repeat where a dataset has too few.")
+        bool, typer.Option("--with-replacement", help="Let samples repeat where a dataset has too few (--ckpt only).")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Measure GD, GM and tug-of-war indexes of a checkpoint (eq. 1 to 4 of arXiv 2409.17508)."""
-    from analyses.interference import measure
-
-    folder = out or ckpt / "gradients"
-    patterns = _split(params, "--params")
-    measurement = measure(
-        ckpt,
-        data,
-        folder,
-        parameters=patterns[0] if len(patterns) == 1 else patterns,
-        batches=batches,
-        batch_size=batch_size,
-        datasets=_split(datasets, "--datasets") if datasets is not None else None,
-        seed=seed,
-        with_replacement=with_replacement,
-        quiet=quiet,
-    )
-    if as_json:
-        _print_json(_summary(measurement, folder))
+    """Measure GD, GM and tug-of-war indexes of a model (eq. 1 to 4 of arXiv 2409.17508)."""
+    patterns = params if params is not None else ("*" if setup else "connector.*")
+    names = _split(patterns, "--params")
+    settings: dict[str, Any] = {
+        "parameters": names[0] if len(names) == 1 else names,
+        "batches": batches,
+        "datasets": _split(datasets, "--datasets") if datasets is not None else None,
+        "seed": seed,
+        "quiet": quiet,
+    }
+    if setup is not None and ckpt is None:
+        of_a_run = {"--data": data, "--batch-size": batch_size, "--with-replacement": with_replacement or None}
+        folder = _folder_of_setup(out, of_a_run)
+        measurement = _measure_setup(setup, folder, settings)
+    elif ckpt is not None and setup is None:
+        settings |= {"batch_size": 4 if batch_size is None else batch_size, "with_replacement": with_replacement}
+        folder = out or ckpt / "gradients"
+        measurement = _measure_checkpoint(ckpt, data, folder, settings)
     else:
-        _print_measurement(measurement, params, folder)
+        raise UserError("Give either --ckpt RUN with --data ROOT, or --setup FILE.py:FUNCTION with --out FOLDER.")
+    _report(measurement, patterns, folder, as_json)
 
 
 @app.command()
@@ -124,7 +142,46 @@ def inspect(
     if as_json:
         _print_json(content)
     else:
-        _print_inspection(content)
+        typer.echo(inspection_text(content))
+
+
+def _measure_checkpoint(ckpt: Path, data: list[Path] | None, folder: Path, settings: Mapping[str, Any]) -> Measurement:
+    if not data:
+        raise UserError("--ckpt needs --data, a folder with datasets.")
+    from analyses.interference import measure
+
+    return measure(ckpt, data, folder, **settings)
+
+
+def _folder_of_setup(out: Path | None, of_a_run: Mapping[str, object]) -> Path:
+    for option, value in of_a_run.items():
+        if value is not None:
+            raise UserError(f"{option} has no meaning with --setup, whose function returns the batches as they are.")
+    if out is None:
+        raise UserError("--setup needs --out, the folder to write to, for example study/gradients.")
+    return out
+
+
+def _measure_setup(setup: str, folder: Path, settings: Mapping[str, Any]) -> Measurement:
+    from analyses.interference import measure_setup
+    from tugofwar.own_setup import SetupFailed
+
+    try:
+        return measure_setup(setup, folder, **settings)
+    except SetupFailed as failure:
+        # What the user has to mend is in their code, so they see where, without our frames around it.
+        typer.echo(failure.report, err=True, nl=False)
+        raise
+
+
+def _report(measurement: Measurement, patterns: str, folder: Path, as_json: bool) -> None:
+    from analyses.interference import summary
+
+    content = summary(measurement)
+    if as_json:
+        _print_json({"folder": str(folder), **content})
+    else:
+        typer.echo(measurement_text(content, patterns, str(folder)))
 
 
 def _split(text: str, option: str) -> list[str]:
@@ -136,47 +193,6 @@ def _split(text: str, option: str) -> list[str]:
 
 def _print_json(content: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False))
-
-
-def _summary(measurement: Measurement, folder: Path) -> dict[str, Any]:
-    from analyses.interference import index_table
-    from tugofwar.metrics import DEFAULT_ESTIMATOR
-
-    tables = {
-        level: index_table(results[DEFAULT_ESTIMATOR], measurement.recording.tasks)
-        for level, results in measurement.levels.items()
-    }
-    return {
-        "folder": str(folder),
-        "estimator": DEFAULT_ESTIMATOR,
-        "untouched": list(measurement.untouched),
-        **{level: table.to_dict(orient="index") for level, table in tables.items()},
-    }
-
-
-def _print_measurement(measurement: Measurement, params: str, folder: Path) -> None:
-    content = _summary(measurement, folder)
-    rows = [
-        [name, row.get("task", ""), str(row["batches"]), _with_interval(row)]
-        for name, row in content["dataset"].items()
-    ]
-    level = next(iter(measurement.levels["dataset"].values())).level
-    typer.echo(plain_table(["dataset", "task", "batches", f"index / max [{level:.0%} interval]"], rows))
-    if content["untouched"]:
-        typer.echo(f"not touching {params}: {', '.join(content['untouched'])}")
-    for level_name, results in measurement.levels.items():
-        for name in results[content["estimator"]].sign_uncertain:
-            typer.echo(f"{level_name} {name}: the sign of its denominator is uncertain; do not trust its row of GD")
-    typer.echo(f"estimator {content['estimator']}; tables in {folder}")
-
-
-def _with_interval(row: Mapping[str, Any]) -> str:
-    if "index_normalised" not in row:
-        return "undefined: no index is positive"
-    text = f"{row['index_normalised']:.3f}"
-    if "index_normalised_low" not in row:
-        return text
-    return f"{text} [{row['index_normalised_low']:.3f}, {row['index_normalised_high']:.3f}]"
 
 
 def _inspection(recording: Recording) -> dict[str, Any]:
@@ -205,26 +221,6 @@ def _index_or_reason(recording: Recording, estimator: str) -> dict[str, float] |
         return {str(k): float(v) for k, v in interference(recording, estimator=estimator, resamples=0).index.items()}
     except UserError as reason:
         return str(reason)
-
-
-def _print_inspection(content: Mapping[str, Any]) -> None:
-    datasets = content["datasets"]
-    rows = [[n, d["task"] or "", str(d["batches"]), f"{d['mean_loss']:.4f}"] for n, d in datasets.items()]
-    typer.echo(plain_table(["dataset", "task", "batches", "mean loss"], rows))
-    if content["untouched"]:
-        typer.echo(f"not touching the selected parameters: {', '.join(content['untouched'])}")
-    blocks = content["blocks"]
-    sizes = [[name, str(len(block)), f"{sum(block.values()):,}"] for name, block in blocks.items()]
-    total = sum(sum(block.values()) for block in blocks.values())
-    typer.echo("\n" + plain_table(["block", "tensors", "parameters"], [*sizes, ["all", "", f"{total:,}"]]))
-    defined = {name: index for name, index in content["index"].items() if not isinstance(index, str)}
-    names = list(dict.fromkeys(dataset for index in defined.values() for dataset in index))
-    table = [[dataset, *(f"{index[dataset]:.4f}" for index in defined.values())] for dataset in names]
-    typer.echo("\nTug-of-war index (eq. 4) by estimator")
-    typer.echo(plain_table(["dataset", *defined], table))
-    for name, index in content["index"].items():
-        if isinstance(index, str):
-            typer.echo(f"{name}: {index}")
 
 
 if __name__ == "__main__":

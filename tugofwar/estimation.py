@@ -1,10 +1,10 @@
-"""interference(): the measures of a recording, labelled, with intervals (eq. 2 to 4).
+"""interference(): the measures of a recording, labelled, with intervals and p-values (eq. 2 to 4).
 
 Not called interference.py: a submodule of that name would shadow the function ``tugofwar.interference``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,10 +19,13 @@ from tugofwar.metrics import (
     gradient_magnitude_similarity,
     maximum_normalised,
     tug_of_war_index,
+    unstable_groups,
 )
+from tugofwar.plain_table import plain_table
 from tugofwar.recording import Recording
+from tugofwar.simultaneous import Bounds
 from tugofwar.strata import build_groups
-from tugofwar.uncertainty import Bounds, Intervals, bootstrap_intervals
+from tugofwar.uncertainty import Intervals, bootstrap_intervals
 
 Table: TypeAlias = pd.DataFrame | pd.Series
 
@@ -46,11 +49,18 @@ class Interference:
         index_normalised: index divided by the largest; None where the largest is not positive.
         intervals: bootstrap intervals by measure name (``gd``, ``gm``, ``index``, ``index_normalised``); a
             measure without an interval is not in it (all but ``gm`` for the plugin; none without resamples).
+        simultaneous: intervals by measure name (``gd``, ``gm``, ``index``) that cover all cells of their table
+            together with probability ``level``.
+        p_values: two-sided p-values by measure name, adjusted for all cells of their table: of GD = 0 (its
+            diagonal is 1 by definition and has p-value 0), of GM = 1 (diagonal 1), of an index of 1, which
+            is what a group has alone.
         level: probability that an interval should cover the truth.
         resamples: bootstrap draws behind the intervals, 0 for none.
         batches: number of batches of each group.
         sign_uncertain: groups whose GD denominator may have either sign: their row of GD is not to be
-            trusted.
+            trusted. Known only with ``resamples``.
+        unstable: for ``leave_one_out``, groups whose mean of ratios is heavy-tailed
+            (``metrics.unstable_groups``); empty for the other estimators.
         untouched: datasets without a gradient on the selected parameters; they are left out.
     """
 
@@ -65,6 +75,37 @@ class Interference:
     batches: Mapping[str, int]
     sign_uncertain: tuple[str, ...]
     untouched: tuple[str, ...]
+    unstable: tuple[str, ...] = ()
+    simultaneous: Mapping[str, LabelledBounds] = field(default_factory=dict)
+    p_values: Mapping[str, Table] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self) -> str:
+        """GD, GM and indexes as text; a row whose denominator may have either sign says so, without a number."""
+        names = [str(name) for name in self.gd.index]
+        interval = f" [{self.level:.0%} interval of {self.resamples} resamples]" if self.intervals else ""
+        directions = [[name, *_row_of_text(self, "gd", name)] for name in names]
+        magnitudes = [[name, *_row_of_text(self, "gm", name)] for name in names]
+        indexes = [[name, str(self.batches[name]), *_row_of_text(self, "index", name)] for name in names]
+        parts = [
+            f"GD, estimator {self.estimator}{interval}: gain of the row's loss along the column's mean unit "
+            "gradient, over its gain along its own (eq. 2)",
+            plain_table(["", *names], directions),
+            f"GM{interval}: similarity of mean gradient norms (eq. 3)",
+            plain_table(["", *names], magnitudes),
+            f"Tug-of-war index{interval}: sum of GD GM over a row (eq. 4)",
+            plain_table(["", "batches", "index"], indexes),
+        ]
+        if self.unstable:
+            parts.append(
+                f"Unstable: {', '.join(self.unstable)}: single batches may decide a mean of ratios whose "
+                "denominators come near 0; use estimator='ratio_of_means' or more batches."
+            )
+        if self.untouched:
+            parts.append(f"Not touching the selected parameters: {', '.join(self.untouched)}")
+        return "\n\n".join(parts)
 
 
 def interference(
@@ -91,8 +132,8 @@ def interference(
     """
     check_estimator(estimator)
     gram = recording.gram
-    idle = _idle_datasets(recording, gram)
-    rows = _rows_of_groups(recording, groups, idle)
+    idle = idle_datasets(recording, gram)
+    rows = rows_of_groups(recording, groups, idle)
     names = pd.Index(list(rows))
     gd = gradient_direction(gram, rows, estimator, recording.datasets)
     gm = gradient_magnitude_similarity(gram, rows, recording.datasets)
@@ -112,6 +153,9 @@ def interference(
         batches={name: len(members) for name, members in rows.items()},
         sign_uncertain=intervals.sign_uncertain if intervals else (),
         untouched=recording.untouched + idle,
+        unstable=unstable_groups(gram, rows, recording.datasets) if estimator == "leave_one_out" else (),
+        simultaneous=_labelled_simultaneous(intervals, names) if intervals else {},
+        p_values=_labelled_p_values(intervals, names) if intervals else {},
     )
 
 
@@ -121,7 +165,7 @@ def task_groups(recording: Recording) -> dict[str, list[str]]:
     Raises:
         UserError: the recording does not say which task its datasets belong to.
     """
-    idle = _idle_datasets(recording, recording.gram)
+    idle = idle_datasets(recording, recording.gram)
     groups: dict[str, list[str]] = {}
     for dataset in recording.rows:
         if dataset not in recording.tasks:
@@ -131,14 +175,31 @@ def task_groups(recording: Recording) -> dict[str, list[str]]:
     return groups
 
 
-def _idle_datasets(recording: Recording, gram: Array) -> tuple[str, ...]:
+def _row_of_text(result: Interference, measure: str, name: str) -> list[str]:
+    table: Table = getattr(result, measure)
+    values = np.atleast_1d(table.loc[name])
+    if measure != "gm" and name in result.sign_uncertain:
+        return ["sign uncertain"] * len(values)
+    if measure not in result.intervals:
+        return [f"{value:.3f}" for value in values]
+    lows, highs = (np.atleast_1d(end.loc[name]) for end in result.intervals[measure])
+    return [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in zip(values, lows, highs, strict=True)]
+
+
+def idle_datasets(recording: Recording, gram: Array) -> tuple[str, ...]:
+    """Datasets with rows whose gradients on the selected parameters are all zero."""
     norms = np.diagonal(gram)
     return tuple(name for name, rows in recording.rows.items() if not norms[rows].any())
 
 
-def _rows_of_groups(
+def rows_of_groups(
     recording: Recording, groups: Mapping[str, Sequence[str] | Sequence[int]] | None, idle: tuple[str, ...]
 ) -> dict[str, list[int]]:
+    """Rows of each group, by default one group per dataset that is not ``idle``.
+
+    Raises:
+        UserError: a group that names an unknown, untouched or idle dataset, or nothing to group.
+    """
     rows = recording.rows
     if groups is None:
         touching = {name: members for name, members in rows.items() if name not in idle}
@@ -186,10 +247,29 @@ def _labelled(intervals: Intervals, names: pd.Index) -> dict[str, LabelledBounds
         "index": intervals.index,
         "index_normalised": intervals.index_normalised,
     }
-    return {name: _label(bounds, names) for name, bounds in measures.items() if bounds is not None}
+    return {name: label_bounds(bounds, names) for name, bounds in measures.items() if bounds is not None}
 
 
-def _label(bounds: Bounds, names: pd.Index) -> LabelledBounds:
-    if bounds.low.ndim == 2:
-        return LabelledBounds(*(pd.DataFrame(end, index=names, columns=names) for end in (bounds.low, bounds.high)))
-    return LabelledBounds(*(pd.Series(end, index=names) for end in (bounds.low, bounds.high)))
+def _labelled_simultaneous(intervals: Intervals, names: pd.Index) -> dict[str, LabelledBounds]:
+    measures = {
+        "gd": intervals.gd_simultaneous,
+        "gm": intervals.gm_simultaneous,
+        "index": intervals.index_simultaneous,
+    }
+    return {name: label_bounds(bounds, names) for name, bounds in measures.items() if bounds is not None}
+
+
+def _labelled_p_values(intervals: Intervals, names: pd.Index) -> dict[str, Table]:
+    measures = {"gd": intervals.gd_p_values, "gm": intervals.gm_p_values, "index": intervals.index_p_values}
+    return {name: _label_values(values, names) for name, values in measures.items() if values is not None}
+
+
+def label_bounds(bounds: Bounds, names: pd.Index) -> LabelledBounds:
+    """Bounds of shape ``(T,)`` or ``(T, T)`` as tables labelled by ``names``."""
+    return LabelledBounds(_label_values(bounds.low, names), _label_values(bounds.high, names))
+
+
+def _label_values(values: Array, names: pd.Index) -> Table:
+    if values.ndim == 2:
+        return pd.DataFrame(values, index=names, columns=names)
+    return pd.Series(values, index=names)

@@ -29,6 +29,11 @@ class Group:
         """All rows of the group, stratum after stratum."""
         return np.concatenate([stratum.rows for stratum in self.strata])
 
+    @property
+    def fewest(self) -> int:
+        """Number of rows of the smallest stratum."""
+        return min(len(stratum.rows) for stratum in self.strata)
+
     def weights(self, rows_in_total: int) -> NDArray[np.float64]:
         """Weight of each of the ``rows_in_total`` rows in the group's mean; they sum to 1."""
         weights = np.zeros(rows_in_total)

@@ -1,11 +1,11 @@
-"""Percentile bootstrap over batches within datasets, for every measure of interference (eq. 2 to 4).
+"""Bootstrap over batches within datasets, for every measure of interference (eq. 2 to 4).
 
 A resample is a vector of counts, how often each batch was drawn, so that all resamples together are matrix
-products with the Gram matrix and no gradient is touched again.
+products with the Gram matrix and no gradient is touched again. ``simultaneous.py`` makes intervals of them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from tugofwar.metrics import (
     DEFAULT_ESTIMATOR,
     Array,
     Groups,
+    along_group,
     check_estimator,
     check_gram,
     check_leave_one_out,
@@ -23,6 +24,15 @@ from tugofwar.metrics import (
     tug_of_war_index,
     unit_products,
 )
+from tugofwar.simultaneous import (
+    Bounds,
+    adjusted_p_values,
+    narrowed,
+    noise_between,
+    noise_within,
+    percentile_bounds,
+    simultaneous_bounds,
+)
 from tugofwar.strata import Group, Stratum, build_groups
 
 # Bounds one work array of (batches, resamples) float64 numbers; there are a handful of them at a time.
@@ -30,22 +40,20 @@ _WORK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """Lower and upper ends of intervals; both have the shape of the measure."""
-
-    low: Array
-    high: Array
-
-
-@dataclass(frozen=True)
 class Intervals:
     """Bootstrap intervals of one estimator, in the order of ``names``.
 
-    ``gd``, ``index`` and ``index_normalised`` are None for the plugin, whose bootstrap would miss its own
-    point: repeated copies of a batch double its bias. ``index_normalised`` is also None where the largest
-    index is not reliably positive. ``sign_uncertain`` names the groups whose GD denominator, the mean
-    leave-one-out product with their own direction, has an interval that spans 0: their row of GD can take
-    any value.
+    ``gd``, ``gm``, ``index`` and ``index_normalised`` hold an interval per cell; those that end in
+    ``_simultaneous`` cover all cells of their table together, and those that end in ``_p_values`` are
+    two-sided and adjusted for all cells. They test GD = 0 (the diagonal, 1 by definition, has p-value 0),
+    GM = 1 (on the scale of ``log(m_i / m_j)``; diagonal 1) and an index of 1, which is ``i`` without the
+    others.
+
+    Everything of GD and the index is None for the plugin, whose bootstrap would miss its own point: repeated
+    copies of a batch double its bias. ``index_normalised`` is also None where the largest index is not
+    reliably positive. ``sign_uncertain`` names the groups whose GD denominator, the mean leave-one-out
+    product with their own direction, has an interval that spans 0: their row of GD and their index can take
+    any value, and have p-value 1.
     """
 
     names: tuple[str, ...]
@@ -57,6 +65,12 @@ class Intervals:
     index: Bounds | None
     index_normalised: Bounds | None
     sign_uncertain: tuple[str, ...]
+    gm_simultaneous: Bounds
+    gm_p_values: Array
+    gd_simultaneous: Bounds | None = None
+    gd_p_values: Array | None = None
+    index_simultaneous: Bounds | None = None
+    index_p_values: Array | None = None
 
 
 def bootstrap_intervals(
@@ -72,9 +86,11 @@ def bootstrap_intervals(
 
     All copies of a batch that was drawn more than once are left out together when it is left out; one copy
     left behind would bring the bias of the plugin back. Draws in which a dataset is represented by a single
-    distinct batch with a gradient are drawn again, because nothing is left of them once it is left out. GM
-    lives on a bound: ``log(m_i / m_j)`` is resampled and mapped, with upper end 1 where its interval spans
-    0. With few batches per dataset (under about 20) percentile intervals are too narrow.
+    distinct batch with a gradient are drawn again, because nothing is left of them once it is left out. What
+    resampling adds to the noise that pairs of batches share is taken out again (``simultaneous.narrowed``).
+    GM lives on a bound: ``log(m_i / m_j)`` is resampled and mapped, with upper end 1 where its interval spans
+    0. Ends are moved outwards for few batches as Student's t is (``simultaneous.py``); with under about 10
+    per dataset the intervals are rough all the same.
 
     Args:
         gram: inner products of batch gradients, ``(batches, batches)``.
@@ -89,34 +105,74 @@ def bootstrap_intervals(
         UserError: invalid input, a dataset with one batch, or a group without a gradient.
     """
     check_estimator(estimator)
+    check_bootstrap(resamples, level, seed)
+    matrix = check_gram(gram)
+    members = build_groups(groups, len(matrix), datasets)
+    check_leave_one_out(members)
+    draws = _replicates(matrix, members, estimator, resamples, seed)
+    log_ratio = _log_ratios(draws.log_magnitude)
+    log_ratio_point = _log_ratios(_log_magnitudes(matrix, members)[np.newaxis])[0]
+    sizes = np.array([group.fewest for group in members])
+    fewest = np.minimum.outer(sizes, sizes)
+    uncertain = _sign_uncertain(matrix, members, draws.own, level, sizes)
+    without_direction = Intervals(
+        names=tuple(group.name for group in members),
+        estimator=estimator,
+        level=level,
+        resamples=resamples,
+        gd=None,
+        gm=_similarity_bounds(percentile_bounds(log_ratio, level, fewest)),
+        index=None,
+        index_normalised=None,
+        sign_uncertain=tuple(group.name for group, flag in zip(members, uncertain, strict=True) if flag),
+        gm_simultaneous=_similarity_bounds(simultaneous_bounds(log_ratio, log_ratio_point, level, fewest)),
+        gm_p_values=adjusted_p_values(log_ratio, log_ratio_point, 0.0, fewest),
+    )
+    if estimator == "plugin":
+        return without_direction
+    gd = gradient_direction(matrix, groups, estimator, datasets)
+    gm = gradient_magnitude_similarity(matrix, groups, datasets)
+    noise = _noise_of_ratios(matrix, members, estimator)
+    return _with_direction(without_direction, draws, gd, gm, noise, uncertain, fewest)
+
+
+def check_bootstrap(resamples: int, level: float, seed: int) -> None:
+    """Raise a UserError unless the settings of a bootstrap make sense."""
     if not 0 < level < 1:
         raise UserError(f"An interval's level is between 0 and 1, such as 0.95; got {level}.")
     if resamples < 2:
         raise UserError(f"A bootstrap needs at least 2 resamples, and 1000 to be smooth; got {resamples}.")
     if seed < 0:
         raise UserError(f"A seed is a whole number from 0; got {seed}.")
-    matrix = check_gram(gram)
-    members = build_groups(groups, len(matrix), datasets)
-    check_leave_one_out(members)
-    draws = _replicates(matrix, members, estimator, resamples, seed)
-    gm_bounds = _similarity_bounds(draws.log_magnitude, level)
-    uncertain = _sign_uncertain(draws.own, members, level)
-    names = tuple(group.name for group in members)
-    if estimator == "plugin":
-        return Intervals(names, estimator, level, resamples, None, gm_bounds, None, None, uncertain)
-    gd = gradient_direction(matrix, groups, estimator, datasets)
-    gm = gradient_magnitude_similarity(matrix, groups, datasets)
-    index = draws.index()
-    return Intervals(
-        names,
-        estimator,
-        level,
-        resamples,
-        _percentiles(draws.gd, level),
-        gm_bounds,
-        _percentiles(index, level),
-        _normalised_bounds(index, tug_of_war_index(gd, gm), level),
-        uncertain,
+
+
+def _with_direction(
+    intervals: Intervals,
+    draws: "_Replicates",
+    gd: Array,
+    gm: Array,
+    noise: Array,
+    uncertain: NDArray[np.bool_],
+    fewest: NDArray[np.int64],
+) -> Intervals:
+    """``intervals`` with those of GD and the index; ``noise`` is what ``_noise_of_ratios`` returns."""
+    level = intervals.level
+    own = np.diagonal(noise)
+    diagonal = np.eye(len(noise), dtype=bool)
+    between = np.where(diagonal, 0.0, noise)
+    index = tug_of_war_index(gd, gm)
+    gd_draws = narrowed(draws.gd, gd, np.where(diagonal, 0.0, between + gd**2 * own[:, np.newaxis]))
+    # The index less its own 1 is a sum of ratios over one denominator.
+    index_draws = narrowed(draws.index(), index, (between * gm**2).sum(axis=1) + (index - 1) ** 2 * own)
+    return replace(
+        intervals,
+        gd=percentile_bounds(gd_draws, level, fewest),
+        index=percentile_bounds(index_draws, level, fewest.min()),
+        index_normalised=_normalised_bounds(index_draws, index, level, fewest.min()),
+        gd_simultaneous=simultaneous_bounds(gd_draws, gd, level, fewest),
+        gd_p_values=np.where(uncertain[:, np.newaxis] & ~diagonal, 1.0, adjusted_p_values(gd_draws, gd, 0.0, fewest)),
+        index_simultaneous=simultaneous_bounds(index_draws, index, level, fewest.min()),
+        index_p_values=np.where(uncertain, 1.0, adjusted_p_values(index_draws, index, 1.0, fewest.min())),
     )
 
 
@@ -137,7 +193,7 @@ def _replicates(gram: Array, groups: Sequence[Group], estimator: str, resamples:
     unit = unit_products(gram)
     norms = np.sqrt(np.diagonal(gram))
     parts = []
-    for counts in _draw_counts(groups, norms > 0, resamples, seed):
+    for counts in draw_counts(groups, norms > 0, resamples, seed):
         along = [_along_resampled(unit, group, counts) for group in groups]
         weights = [_resampled_weights(group, counts) for group in groups]
         magnitudes = np.stack([norms @ weight for weight in weights], axis=1)
@@ -151,10 +207,15 @@ def _replicates(gram: Array, groups: Sequence[Group], estimator: str, resamples:
     return _Replicates(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _draw_counts(
-    groups: Sequence[Group], has_gradient: NDArray[np.bool_], resamples: int, seed: int
-) -> Iterator[Array]:
-    """Yield counts ``(batches, resamples of this chunk)``; the draws do not depend on the chunk's size."""
+def draw_counts(groups: Sequence[Group], has_gradient: NDArray[np.bool_], resamples: int, seed: int) -> Iterator[Array]:
+    """Yield how often each batch is drawn, ``(batches, resamples of this chunk)``, whatever the chunk's size.
+
+    Args:
+        groups: whose strata are resampled, each to its own number of batches.
+        has_gradient: false for batches with a zero gradient; at least two others are drawn of each stratum.
+        resamples: number of draws over all chunks.
+        seed: seed of the draws.
+    """
     rows_in_total = len(has_gradient)
     cells = _resampling_cells(groups)
     generators = [np.random.default_rng([seed, number]) for number in range(len(cells))]
@@ -244,7 +305,7 @@ def _resampled_mean_of_ratios(
 
 
 def _nan_where_zero(denominators: Array) -> Array:
-    """A resample without a denominator has no ratio: NaN, which ``_percentiles`` counts and leaves out."""
+    """A resample without a denominator has no ratio: NaN, which ``percentile_bounds`` counts and leaves out."""
     return np.where(denominators == 0, np.nan, denominators)
 
 
@@ -257,20 +318,6 @@ def _weights_of_ratios(group: Group, counts: Array, has_gradient: NDArray[np.boo
     return weights
 
 
-def _percentiles(values: Array, level: float) -> Bounds:
-    """Percentile interval over the first axis, leaving out resamples in which the value does not exist."""
-    tail = (1 - level) / 2
-    share = np.isnan(values).mean(axis=0).max()
-    if share > tail:
-        raise UserError(
-            f"There is no interval: the value does not exist in {share:.0%} of the resamples, "
-            "because its denominator "
-            "is exactly zero there; record more batches."
-        )
-    low, high = np.nanquantile(values, [tail, 1 - tail], axis=0)
-    return Bounds(low, high)
-
-
 def _log_ratios(log_magnitude: Array) -> Array:
     return log_magnitude[:, :, np.newaxis] - log_magnitude[:, np.newaxis, :]
 
@@ -280,14 +327,19 @@ def _similarity(log_ratio: Array) -> Array:
     return 1 / np.cosh(log_ratio)
 
 
-def _similarity_bounds(log_magnitude: Array, level: float) -> Bounds:
-    ratio = _percentiles(_log_ratios(log_magnitude), level)
-    ends = np.stack([_similarity(ratio.low), _similarity(ratio.high)])
-    spans_zero = (ratio.low <= 0) & (ratio.high >= 0)
+def _log_magnitudes(gram: Array, groups: Sequence[Group]) -> Array:
+    norms = np.sqrt(np.diagonal(gram))
+    return np.log([group.weights(len(gram)) @ norms for group in groups])
+
+
+def _similarity_bounds(log_ratio: Bounds) -> Bounds:
+    """Bounds of ``log(m_i / m_j)`` mapped to GM, whose upper end is 1 where they span 0."""
+    ends = np.stack([_similarity(log_ratio.low), _similarity(log_ratio.high)])
+    spans_zero = (log_ratio.low <= 0) & (log_ratio.high >= 0)
     return Bounds(ends.min(axis=0), np.where(spans_zero, 1.0, ends.max(axis=0)))
 
 
-def _normalised_bounds(index: Array, point: Array, level: float) -> Bounds | None:
+def _normalised_bounds(index: Array, point: Array, level: float, fewest: int) -> Bounds | None:
     """Intervals of ``I_i / max_j I_j``; None where the maximum is not (reliably) positive.
 
     The quotient is ``min(1, I_i / max_{j != i} I_j)``, an increasing function of an unbounded ratio, so
@@ -297,10 +349,34 @@ def _normalised_bounds(index: Array, point: Array, level: float) -> Bounds | Non
     positive = largest > 0
     if point.max() <= 0 or (~positive).mean() > (1 - level) / 2:
         return None
-    return _percentiles(index / np.where(positive, largest, np.nan), level)
+    return percentile_bounds(index / np.where(positive, largest, np.nan), level, fewest)
 
 
-def _sign_uncertain(own: Array, groups: Sequence[Group], level: float) -> tuple[str, ...]:
-    bounds = _percentiles(own, level)
-    uncertain = (bounds.low <= 0) & (bounds.high >= 0)
-    return tuple(group.name for group, flag in zip(groups, uncertain, strict=True) if flag)
+def _sign_uncertain(
+    gram: Array, groups: Sequence[Group], own: Array, level: float, sizes: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether the interval of a group's mean leave-one-out product with itself spans 0, ``(T,)``."""
+    unit = unit_products(gram)
+    point = np.array([group.weights(len(unit)) @ along_group(unit, group, leave_out=True) for group in groups])
+    noise = np.array([noise_within(unit, group) for group in groups])
+    bounds = percentile_bounds(narrowed(own, point, noise), level, sizes)
+    return (bounds.low <= 0) & (bounds.high >= 0)
+
+
+def _noise_of_ratios(gram: Array, groups: Sequence[Group], estimator: str) -> Array:
+    """Variance that pairs of batches alone give to GD's numerators, and on the diagonal to its denominators.
+
+    ``(T, T)``, both in units of the denominator: entry ``(i, j)`` is that of
+    ``mean_{a in S_i} U_aj / D_a``, with ``D_a`` the mean denominator or, for ``leave_one_out``, ``U_ai``.
+    """
+    unit = unit_products(gram)
+    noise = np.empty((len(groups), len(groups)))
+    for i, group in enumerate(groups):
+        own = along_group(unit, group, leave_out=True)
+        mean = np.full(len(unit), group.weights(len(unit)) @ own)
+        denominators = mean if estimator == "ratio_of_means" else own
+        divisors = denominators[:, np.newaxis]
+        ratios = np.divide(unit, divisors, out=np.zeros_like(unit), where=divisors != 0)
+        noise[i] = [noise_between(ratios, group, other) for other in groups]
+        noise[i, i] = noise_within(ratios, group)
+    return noise

@@ -101,3 +101,57 @@ def test_a_recording_without_tasks_cannot_be_grouped_by_task(recording):
 def test_blocks_that_nobody_touches_are_an_error():
     with pytest.raises(UserError, match="No dataset has a gradient"):
         tow.interference(build_recording(np.zeros((2, 2)), ["a", "a"]))
+
+
+def test_simultaneous_intervals_and_p_values_are_labelled_like_the_measures(recording):
+    result = tow.interference(recording, resamples=200)
+    assert set(result.simultaneous) == set(result.p_values) == {"gd", "gm", "index"}
+    for measure, p_values in result.p_values.items():
+        low, high = result.simultaneous[measure]
+        value = getattr(result, measure)
+        assert p_values.index.equals(value.index)
+        assert ((low <= value + 1e-12) & (value <= high + 1e-12)).all(axis=None)
+        assert ((p_values >= 0) & (p_values <= 1)).all(axis=None)
+    assert (np.diagonal(result.p_values["gd"]) == 0).all()
+    plugin = tow.interference(recording, estimator="plugin", resamples=200)
+    assert set(plugin.simultaneous) == set(plugin.p_values) == {"gm"}
+    assert tow.interference(recording, resamples=0).p_values == {}
+
+
+@pytest.fixture
+def noisy():
+    """Dataset ``lost`` has no direction of its own; the others share one."""
+    gradients = np.random.default_rng(3).normal(size=(90, 60)) * 3
+    gradients[30:] += 1
+    return build_recording(gradients, ["lost"] * 30 + ["b"] * 30 + ["c"] * 30, untouched=("text",))
+
+
+def test_the_text_names_what_is_uncertain_instead_of_a_number(noisy):
+    result = tow.interference(noisy, resamples=200)
+    assert result.sign_uncertain == ("lost",)
+    assert result.unstable == ()
+    lines = str(result).splitlines()
+    rows = [line.split("  ") for line in lines if line.startswith("lost")]
+    directions, magnitudes, indexes = ([cell for cell in row if cell.strip()][1:] for row in rows)
+    assert [cell.strip() for cell in directions] == ["sign uncertain"] * 3
+    assert not any("uncertain" in cell for cell in magnitudes)
+    assert [cell.strip() for cell in indexes] == ["30", "sign uncertain"]
+    low, high = result.intervals["gd"]
+    expected = f"{result.gd.loc['b', 'c']:.3f} [{low.loc['b', 'c']:.3f}, {high.loc['b', 'c']:.3f}]"
+    assert expected in next(line for line in lines if line.startswith("b "))
+    assert "ratio_of_means" in lines[0]
+    assert "95% interval of 200 resamples" in lines[0]
+    assert "Not touching the selected parameters: text" in lines[-1]
+
+
+def test_unstable_groups_are_named_for_the_mean_of_ratios_only(noisy):
+    result = tow.interference(noisy, estimator="leave_one_out", resamples=50)
+    assert "lost" in result.unstable
+    assert f"Unstable: {', '.join(result.unstable)}:" in result.summary()
+    assert "Unstable" not in tow.interference(noisy, estimator="plugin", resamples=50).summary()
+
+
+def test_text_without_intervals(recording):
+    text = tow.interference(recording, estimator="plugin", resamples=0).summary()
+    assert "interval" not in text
+    assert "nan" not in text.lower()

@@ -47,7 +47,7 @@ def test_replicates_equal_the_loop(estimator):
     gradients = rng.normal(size=(14, 6)) + 1.5
     groups = {"ab": range(9), "c": range(9, 14)}
     members = build_groups(groups, 14, datasets)
-    drawn = np.concatenate(list(uncertainty._draw_counts(members, np.ones(14, bool), 20, 7)), axis=1)
+    drawn = np.concatenate(list(uncertainty.draw_counts(members, np.ones(14, bool), 20, 7)), axis=1)
     assert (drawn[:4].sum(axis=0) == 4).all()
     ours = uncertainty._replicates(gradients @ gradients.T, members, estimator, 20, 7)
     for number in range(20):
@@ -104,6 +104,8 @@ def test_the_plugin_gets_no_interval_of_its_own():
     assert intervals.gd is None
     assert intervals.index is None
     assert intervals.index_normalised is None
+    assert intervals.gd_simultaneous is intervals.index_simultaneous is None
+    assert intervals.gd_p_values is intervals.index_p_values is None
     assert (intervals.gm.low <= intervals.gm.high).all()
 
 
@@ -113,6 +115,40 @@ def test_a_dataset_without_a_direction_is_flagged():
     groups = {"noise": range(30), "signal": range(30, 60)}
     intervals = bootstrap_intervals(gradients @ gradients.T, groups, resamples=200)
     assert intervals.sign_uncertain == ("noise",)
+
+
+def test_nothing_is_tested_where_the_sign_is_uncertain():
+    rng = np.random.default_rng(5)
+    gradients = np.concatenate([rng.normal(size=(30, 200)) + k for k in (0, 1, 1)])
+    groups = {"noise": range(30), "one": range(30, 60), "two": range(60, 90)}
+    intervals = bootstrap_intervals(gradients @ gradients.T, groups, resamples=200)
+    assert intervals.gd_p_values[0].tolist() == [0, 1, 1]
+    assert intervals.index_p_values[0] == 1
+    assert (intervals.gd_p_values[[1, 2], [2, 1]] == 1 / 201).all()
+    assert (intervals.index_p_values[1:] == 1 / 201).all()
+
+
+def test_simultaneous_intervals_are_wider_and_keep_the_bounds():
+    gram, groups = two_datasets(np.random.default_rng(10), 0.3)
+    intervals = bootstrap_intervals(gram, groups, resamples=400)
+    for single, together in (
+        (intervals.gd, intervals.gd_simultaneous),
+        (intervals.index, intervals.index_simultaneous),
+    ):
+        assert ((together.high - together.low) >= 0.95 * (single.high - single.low)).all()
+    assert (np.diagonal(intervals.gd_simultaneous.low) == 1).all()
+    assert (intervals.gm_simultaneous.high <= 1).all()
+    assert (intervals.gm_simultaneous.low > 0).all()
+    assert (np.diagonal(intervals.gm_p_values) == 1).all()
+    assert (intervals.gm_p_values == intervals.gm_p_values.T).all()
+
+
+def test_magnitudes_that_differ_are_told_apart():
+    gram, groups = two_datasets(np.random.default_rng(11), 0.3)
+    scale = np.repeat([1.0, 3.0], 100)
+    intervals = bootstrap_intervals(gram * np.outer(scale, scale), groups, resamples=400)
+    assert intervals.gm_p_values[0, 1] == 1 / 401
+    assert intervals.gm_simultaneous.low[0, 1] <= 0.6 <= intervals.gm_simultaneous.high[0, 1] < 0.7
 
 
 def test_magnitude_interval_away_from_its_bound():

@@ -4,7 +4,6 @@ For ``y = x W^T`` the gradient of the loss with respect to ``W`` is ``D^T X`` (`
 x outputs), so both factors together are the gradient, and autograd need not form the product.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from tugofwar.engine.parts import Part
 
@@ -120,35 +119,3 @@ def weight_gradient(calls: Sequence[Call], part: Part, dtype: torch.dtype) -> Te
         product = product.T if part.transposed else product
         total = product if total is None else total + product
     return total
-
-
-def graph_nodes(value: Tensor) -> set[Node]:
-    """All nodes of the graph that ``value`` was computed by."""
-    waiting: list[Node | None] = [value.grad_fn]
-    seen: set[Node] = set()
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting.extend(following for following, _ in node.next_functions)
-    return seen
-
-
-def foreign_uses(nodes: set[Node], calls: Sequence[Call]) -> frozenset[Part]:
-    """Parts whose weight the loss also reaches past the calls of its layers, as through ``F.linear``.
-
-    Args:
-        nodes: of the graph of the loss.
-        calls: all calls of the parts that are to be kept as factors.
-    """
-    allowed = Counter(call.part for call in calls if call.edge.node in nodes)
-    parts = {call.part.weight: call.part for call in calls}
-    # Each use of a parameter is one edge into the node that gathers its gradient.
-    leaves = (getattr(following, "variable", None) for node in nodes for following, _ in node.next_functions)
-    uses = Counter(parts[leaf] for leaf in leaves if leaf is not None and leaf in parts)
-    return frozenset(part for part, number in uses.items() if number > allowed[part])
-
-
-def has_reentrant_checkpoint(nodes: set[Node]) -> bool:
-    """Whether the graph holds a node of ``torch.utils.checkpoint`` with ``use_reentrant=True``."""
-    return any("CheckpointFunction" in node.name() for node in nodes)

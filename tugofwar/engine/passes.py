@@ -7,17 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 
-from tugofwar.engine.capture import (
-    Call,
-    Capture,
-    foreign_uses,
-    graph_nodes,
-    has_reentrant_checkpoint,
-    weight_gradient,
-)
+from tugofwar.engine.capture import Call, Capture, weight_gradient
 from tugofwar.engine.choice import Keeping, choose_keeping
+from tugofwar.engine.graph import Consumers, graph_of, has_reentrant_checkpoint, used_otherwise
 from tugofwar.engine.parts import Part
 from tugofwar.engine.store import Kept, Store
 from tugofwar.engine.verification import agree, any_nonzero, check_finite, check_repeatable
@@ -58,7 +51,7 @@ class DatasetRows:
 class _Pass:
     """What one pass gave: its loss, the gradients that autograd was asked for, the layers' calls.
 
-    ``beyond`` are the parts whose gradient is not (only) in the calls.
+    ``beyond`` are the parts whose gradient is not in the calls, or not known to be.
     """
 
     loss: float
@@ -143,10 +136,10 @@ class Passes:
                 return _Pass(float(value.detach()))
             # Layers inside a checkpoint are called again during backward; those calls are not this list's.
             calls = list(collected)
-            nodes = graph_nodes(value)
-            if self._is_reentrant(nodes):
+            graph = graph_of(value)
+            if self._is_reentrant(graph):
                 return _Pass(float(value.detach()), self._backward(value), beyond=frozenset(self.parts))
-            beyond = foreign_uses(nodes, calls)
+            beyond = used_otherwise(graph, listened, calls)
             chosen = [part for part in self.parts if part in asked | beyond]
             parameters = [parameter for part in chosen for parameter in part.parameters.values()]
             wanted: list[Any] = [*parameters, *(call.edge for call in calls)]
@@ -167,9 +160,9 @@ class Passes:
             raise UserError(f"The loss of {where} is {float(value.detach())}; a gradient needs a finite loss.")
         return value.reshape(())
 
-    def _is_reentrant(self, nodes: set[Node]) -> bool:
+    def _is_reentrant(self, graph: Consumers) -> bool:
         """Whether gradients pass through reentrant checkpoints, whose inside only ``backward()`` reaches."""
-        if not self._reentrant and has_reentrant_checkpoint(nodes):
+        if not self._reentrant and has_reentrant_checkpoint(graph):
             self._reentrant = True
             for parameter in self.model.parameters():
                 if getattr(parameter, "_post_accumulate_grad_hooks", None):
@@ -203,7 +196,9 @@ class Passes:
                 continue
             if self._reentrant:
                 settled[part] = Keeping("dense", "reached through a reentrant gradient checkpoint")
-            elif agree(reference, rebuilt, [call for call in got.calls if call.part is part]):
+            elif part not in got.beyond and agree(
+                reference, rebuilt, [call for call in got.calls if call.part is part]
+            ):
                 settled[part] = choose_keeping(part, got.calls, bytes_each)
             else:
                 settled[part] = self._fall_back(part, where)

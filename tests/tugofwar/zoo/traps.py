@@ -53,21 +53,6 @@ def weight_decay_inside_the_loss(dtype):
 
 
 @architecture(must_name="middle")
-def weight_used_functionally_in_later_batches_only(dtype):
-    class Late(Hidden):
-        def forward(self, x: Tensor) -> Tensor:
-            hidden = self.middle(x).tanh()
-            return self.head(hidden + F.linear(x, self.middle.weight) if x[0, 0] > 1 else hidden)
-
-    def batch(number: int) -> dict[str, Tensor]:
-        x = normal(number, 3, 16, dtype=dtype)
-        x[0, 0] = 2.0 if number in (1, 2, 4) else 0.0
-        return {"x": x, "y": normal(100 + number, 3, 8, dtype=dtype)}
-
-    return Specimen(Late().to(dtype), two_datasets(batch), "*", mean_squares)
-
-
-@architecture(must_name="middle")
 def forward_method_called_directly(dtype):
     class Direct(Hidden):
         def forward(self, x: Tensor) -> Tensor:
@@ -241,6 +226,24 @@ def backward_hook_of_the_user_scales_the_gradient(dtype):
     model = Hidden()
     model.middle.register_full_backward_hook(lambda module, into, out: tuple(g if g is None else 2 * g for g in into))
     return regression(nn.Sequential(nn.Linear(16, 16), model), dtype)
+
+
+@architecture(may_warn=True)
+def gradient_of_the_weight_is_clipped_by_a_hook(dtype):
+    model = Hidden()
+    model.middle.weight.register_hook(lambda gradient: gradient.clamp(-0.01, 0.01))
+    return regression(model, dtype)
+
+
+@architecture(may_warn=True)
+def gradient_of_the_output_is_halved_by_a_hook(dtype):
+    class Hooked(Hidden):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.middle(x)
+            hidden.register_hook(lambda gradient: 0.5 * gradient)
+            return self.head(hidden.tanh())
+
+    return regression(Hooked(), dtype)
 
 
 class Doubling(torch.autograd.Function):
