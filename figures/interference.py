@@ -55,7 +55,8 @@ def interference_heatmap(
         _add_colour_bars(figure, left, right)
         handles = style.task_handles(names, tasks)
         note = "† sign of the denominator uncertain" if set(uncertain) & set(names) else None
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title=note)
+        if handles or note:
+            figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), title=note)
         if title:
             figure.suptitle(title, fontsize=9)
     return figure

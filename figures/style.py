@@ -105,12 +105,16 @@ def order_by_task(names: Sequence[str], tasks: Mapping[str, str]) -> list[str]:
 def mark_tasks(axes: Axes, names: Sequence[str], tasks: Mapping[str, str], axis: Literal["x", "y"]) -> None:
     """A thin strip in the tasks' colours between an axis and its labels, cell by cell at 0, 1, 2, ...
 
+    There is none if no name has a task with a colour of its own: one colour for all says nothing.
+
     Args:
         axes: axes whose ticks are at the integers.
         names: name at each tick.
         tasks: task of each name; a name that is a task needs no entry.
         axis: ``"x"`` or ``"y"``.
     """
+    if not _any_coloured(names, tasks):
+        return
     thickness = 0.022
     for position, name in enumerate(names):
         colour = task_colour(tasks.get(name, name))
@@ -135,6 +139,12 @@ def mark_tasks(axes: Axes, names: Sequence[str], tasks: Mapping[str, str], axis:
 
 
 def task_handles(names: Sequence[str], tasks: Mapping[str, str]) -> list[Patch]:
-    """Legend entries for the tasks of ``names``, in the paper's order."""
+    """Legend entries for the tasks of ``names``, in the paper's order; none if no task has a colour of its own."""
+    if not _any_coloured(names, tasks):
+        return []
     present = list(dict.fromkeys(tasks.get(name, name) for name in names))
     return [Patch(facecolor=task_colour(task), label=task) for task in order_by_task(present, {})]
+
+
+def _any_coloured(names: Sequence[str], tasks: Mapping[str, str]) -> bool:
+    return any(tasks.get(name, name) in TASK_COLOURS for name in names)

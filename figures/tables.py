@@ -93,14 +93,15 @@ def _gradients_folder(run: Path) -> Path:
     folder = run if (run / "interference.json").is_file() else run / "gradients"
     if not (folder / "interference.json").is_file():
         raise UserError(
-            f"{run} has no measured gradients; make them with `tugofwar gradients --ckpt {run} --data ROOT`."
+            f"{run} has no measured gradients; make them with `tugofwar gradients --ckpt {run} --data ROOT`, or for a "
+            f"model of your own with `tugofwar gradients --setup FILE.py:FUNCTION --out {run / 'gradients'}`."
         )
     return folder.resolve()
 
 
 def _run_names(folders: Sequence[Path]) -> list[str]:
     """Last part of each path that tells the runs apart, without the folder ``gradients``."""
-    paths = [folder.parent if folder.name == "gradients" else folder for folder in folders]
+    paths = [_without_gradients(folder) for folder in folders]
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = [f"{path.parent.name}_{path.name}" for path in paths]
@@ -110,9 +111,18 @@ def _run_names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
+def _without_gradients(folder: Path) -> Path:
+    """``runs/cmoe`` for ``runs/cmoe/gradients``, ``runs/cmoe_adam`` for ``runs/cmoe/gradients/adam``."""
+    if folder.parent.name == "gradients":
+        return folder.parent.parent.with_name(f"{folder.parent.parent.name}_{folder.name}")
+    return folder.parent if folder.name == "gradients" else folder
+
+
 def _read_run(folder: Path, name: str) -> RunTables:
     summary = _read_json(folder / "interference.json")
-    manifest = _read_json(folder / "manifest.json")
+    # The tables of another geometry stand in a folder inside that of the recording.
+    own = folder if (folder / "manifest.json").is_file() or folder.name != "adam" else folder.parent
+    manifest = _read_json(own / "manifest.json")
     try:
         levels = {level: _read_level(folder, level, summary) for level in LEVELS if level in summary["levels"]}
         return RunTables(

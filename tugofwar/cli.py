@@ -1,7 +1,8 @@
 """The command ``tugofwar``: measure interference in a checkpoint, draw it, look into a recording.
 
 tugofwar gradients --ckpt runs/cmoe --data data --out runs/cmoe/gradients
-tugofwar gradients --setup my_study.py:setup --params 'encoder.*' --out study/gradients
+tugofwar gradients --setup my_study.py:setup --params 'encoder.*' --out study/gradients --plan
+torchrun --nproc-per-node 2 -m tugofwar.cli gradients --setup my_study.py:setup --out study/gradients
 tugofwar figures runs/mlp runs/cmoe --out figures-out
 tugofwar inspect runs/cmoe/gradients
 """
@@ -9,19 +10,21 @@ tugofwar inspect runs/cmoe/gradients
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tugofwar import terminal
+from tugofwar import options, terminal
 from tugofwar.errors import UserError
+from tugofwar.launch import is_first
 from tugofwar.report_text import inspection_text, measurement_text
 
 if TYPE_CHECKING:
     from analyses.interference import Measurement
-    from tugofwar.recording import Recording
+    from analyses.measuring import Settings, Source
 
 app = typer.Typer(
     help="See and measure how tasks fight over shared parameters.",
@@ -58,61 +61,64 @@ def _root(
 
 @app.command()
 def gradients(
-    ckpt: Annotated[Path | None, typer.Option(help="Run folder of a trained Uni-Med; needs --data.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Folder with datasets; repeat for several.")] = None,
-    setup: Annotated[
-        str | None,
-        typer.Option(
-            help="Your own model: FILE.py:FUNCTION or package.module:function, a function that returns (model, "
-            "datasets), (model, datasets, loss) or a mapping; see docs/own-model.md."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Output folder; default CKPT/gradients, to be given with --setup.")
-    ] = None,
-    params: Annotated[
-        str | None,
-        typer.Option(
-            help="Globs of the shared parameters, separated by commas; default connector.* with --ckpt, all trainable "
-            "ones (*) with --setup."
-        ),
-    ] = None,
-    batches: Annotated[int, typer.Option(help="Batches per dataset, at least 2.")] = 100,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Samples per batch, with --ckpt only; default 4.", show_default=False)
-    ] = None,
-    datasets: Annotated[
-        str | None,
-        typer.Option(help="Names of datasets, separated by commas; default all that there are."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw of batches and of the intervals.")] = 0,
-    with_replacement: Annotated[
-        bool, typer.Option("--with-replacement", help="Let samples repeat where a dataset has too few (--ckpt only).")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    ckpt: options.Checkpoint = None,
+    data: options.Data = None,
+    setup: options.Setup = None,
+    out: options.Out = None,
+    params: options.Params = None,
+    batches: options.Batches = None,
+    batch_size: options.BatchSize = None,
+    datasets: options.Datasets = None,
+    seed: options.Seed = 0,
+    with_replacement: options.WithReplacement = False,
+    preconditioner: options.Preconditioner = None,
+    no_statistics: options.NoStatistics = False,
+    target_width: options.TargetWidth = None,
+    plan: options.Plan = False,
+    memory: options.Memory = None,
+    factor_dtype: options.FactorDtype = None,
+    group_blocks: options.GroupBlocks = None,
+    sketch: options.Sketch = None,
+    no_resume: options.NoResume = False,
+    keep_factors: options.KeepFactors = False,
+    extend: options.Extend = None,
+    keep_scores: options.KeepScores = False,
+    keep_means: options.KeepMeans = False,
+    quiet: options.Quiet = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Measure GD, GM and tug-of-war indexes of a model (eq. 1 to 4 of arXiv 2409.17508)."""
+    source, folder = _source(ckpt, data, setup, out, batch_size, with_replacement)
+    _check_numbers(batches, extend, target_width)
     patterns = params if params is not None else ("*" if setup else "connector.*")
     names = _split(patterns, "--params")
-    settings: dict[str, Any] = {
-        "parameters": names[0] if len(names) == 1 else names,
-        "batches": batches,
-        "datasets": _split(datasets, "--datasets") if datasets is not None else None,
-        "seed": seed,
-        "quiet": quiet,
-    }
-    if setup is not None and ckpt is None:
-        of_a_run = {"--data": data, "--batch-size": batch_size, "--with-replacement": with_replacement or None}
-        folder = _folder_of_setup(out, of_a_run)
-        measurement = _measure_setup(setup, folder, settings)
-    elif ckpt is not None and setup is None:
-        settings |= {"batch_size": 4 if batch_size is None else batch_size, "with_replacement": with_replacement}
-        folder = out or ckpt / "gradients"
-        measurement = _measure_checkpoint(ckpt, data, folder, settings)
-    else:
-        raise UserError("Give either --ckpt RUN with --data ROOT, or --setup FILE.py:FUNCTION with --out FOLDER.")
-    _report(measurement, patterns, folder, as_json)
+    from analyses.measuring import Settings
+
+    settings = Settings(
+        parameters=names[0] if len(names) == 1 else names,
+        batches=100 if batches is None else batches,
+        datasets=_split(datasets, "--datasets") if datasets is not None else None,
+        seed=seed,
+        statistics=not no_statistics,
+        preconditioner=preconditioner,
+        factor_dtype=factor_dtype,
+        group_blocks=_split(group_blocks, "--group-blocks") if group_blocks is not None else [],
+        sketch=sketch,
+        memory=memory,
+        resume=not no_resume,
+        keep_factors=keep_factors,
+        keep_scores=keep_scores,
+        keep_means=keep_means,
+        extend=extend,
+        quiet=quiet,
+    )
+    with terminal.plain_warnings("tugofwar"):
+        if plan:
+            _print_plan(source, folder, settings, as_json)
+        else:
+            measurement = _measure(source, folder, settings)
+            if measurement is not None:
+                _report(measurement, patterns, folder, target_width, as_json)
 
 
 @app.command()
@@ -131,53 +137,97 @@ def figures(
 @app.command()
 def inspect(
     recording: Annotated[Path, typer.Argument(help="Folder of a recording, or a run that has one.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Say what a recording holds: datasets, blocks, parameters, and the index by every estimator."""
+    """Say what a recording holds, how it was kept and why, and the index by every estimator."""
+    from tugofwar.inspection import inspection
     from tugofwar.recording import Recording
 
     nested = recording / "gradients"
     inner = not (recording / "manifest.json").exists() and nested.is_dir()
-    content = _inspection(Recording.load(nested if inner else recording))
+    content = inspection(Recording.load(nested if inner else recording))
     if as_json:
         _print_json(content)
     else:
         typer.echo(inspection_text(content))
 
 
-def _measure_checkpoint(ckpt: Path, data: list[Path] | None, folder: Path, settings: Mapping[str, Any]) -> Measurement:
+def _source(
+    ckpt: Path | None,
+    data: list[Path] | None,
+    setup: str | None,
+    out: Path | None,
+    batch_size: int | None,
+    with_replacement: bool,
+) -> tuple[Source, Path]:
+    """Where the model comes from, and the output folder."""
+    if (setup is None) == (ckpt is None):
+        raise UserError("Give either --ckpt RUN with --data ROOT, or --setup FILE.py:FUNCTION with --out FOLDER.")
+    if setup is not None:
+        of_a_run = {"--data": data, "--batch-size": batch_size, "--with-replacement": with_replacement or None}
+        return _own_setup(setup, out, of_a_run)
+    assert ckpt is not None
     if not data:
         raise UserError("--ckpt needs --data, a folder with datasets.")
-    from analyses.interference import measure
+    from analyses.measuring import TrainedRun
 
-    return measure(ckpt, data, folder, **settings)
+    size = 4 if batch_size is None else batch_size
+    return TrainedRun(ckpt, data, size, with_replacement), out or ckpt / "gradients"
 
 
-def _folder_of_setup(out: Path | None, of_a_run: Mapping[str, object]) -> Path:
+def _own_setup(setup: str, out: Path | None, of_a_run: Mapping[str, object]) -> tuple[Source, Path]:
     for option, value in of_a_run.items():
         if value is not None:
             raise UserError(f"{option} has no meaning with --setup, whose function returns the batches as they are.")
     if out is None:
         raise UserError("--setup needs --out, the folder to write to, for example study/gradients.")
-    return out
+    from analyses.measuring import OwnSetup
+
+    return OwnSetup(setup), out
 
 
-def _measure_setup(setup: str, folder: Path, settings: Mapping[str, Any]) -> Measurement:
-    from analyses.interference import measure_setup
+def _check_numbers(batches: int | None, extend: int | None, target_width: float | None) -> None:
+    if extend is not None and batches is not None:
+        raise UserError("--extend adds to the batches that were recorded; leave --batches out.")
+    if target_width is not None and not 0 < target_width < float("inf"):
+        raise UserError(f"--target-width is {target_width}; an interval's width is a number over 0, such as 0.1.")
+
+
+@contextmanager
+def _their_traceback() -> Iterator[None]:
+    """What the user has to mend is in their code, so they see where, without our frames around it."""
     from tugofwar.own_setup import SetupFailed
 
     try:
-        return measure_setup(setup, folder, **settings)
+        yield
     except SetupFailed as failure:
-        # What the user has to mend is in their code, so they see where, without our frames around it.
-        typer.echo(failure.report, err=True, nl=False)
+        if is_first():
+            typer.echo(failure.report, err=True, nl=False)
         raise
 
 
-def _report(measurement: Measurement, patterns: str, folder: Path, as_json: bool) -> None:
-    from analyses.interference import summary
+def _measure(source: Source, folder: Path, settings: Settings) -> Measurement | None:
+    from analyses.measuring import measure
+
+    with _their_traceback():
+        return measure(source, folder, settings)
+
+
+def _print_plan(source: Source, folder: Path, settings: Settings, as_json: bool) -> None:
+    from analyses.measuring import forecast
+
+    with _their_traceback():
+        plan = forecast(source, folder, settings)
+    if is_first():
+        _print_json(plan.as_dict()) if as_json else typer.echo(plan.text())
+
+
+def _report(measurement: Measurement, patterns: str, folder: Path, target_width: float | None, as_json: bool) -> None:
+    from analyses.interference import batches_for_width, summary
 
     content = summary(measurement)
+    if target_width is not None:
+        content["target_width"] = batches_for_width(measurement, target_width)
     if as_json:
         _print_json({"folder": str(folder), **content})
     else:
@@ -193,34 +243,6 @@ def _split(text: str, option: str) -> list[str]:
 
 def _print_json(content: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False))
-
-
-def _inspection(recording: Recording) -> dict[str, Any]:
-    from tugofwar.metrics import ESTIMATORS
-
-    return {
-        "datasets": {
-            name: {
-                "task": recording.tasks.get(name),
-                "batches": len(rows),
-                "mean_loss": float(recording.losses[rows].mean()),
-            }
-            for name, rows in recording.rows.items()
-        },
-        "untouched": list(recording.untouched),
-        "blocks": {block.name: dict(block.parameters) for block in recording.blocks},
-        "index": {estimator: _index_or_reason(recording, estimator) for estimator in ESTIMATORS},
-        "metadata": dict(recording.metadata),
-    }
-
-
-def _index_or_reason(recording: Recording, estimator: str) -> dict[str, float] | str:
-    from tugofwar.estimation import interference
-
-    try:
-        return {str(k): float(v) for k, v in interference(recording, estimator=estimator, resamples=0).index.items()}
-    except UserError as reason:
-        return str(reason)
 
 
 if __name__ == "__main__":

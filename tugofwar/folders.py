@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     """
     target = folder.resolve()
     check_replaceable(target)
-    created = _missing_parents(target)
+    created = missing_parents(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.mkdir()
@@ -31,9 +31,7 @@ def replacing(folder: Path) -> Iterator[Path]:
         _swap(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
-        for parent in created:
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
+        remove_empty(created)
         raise
 
 
@@ -45,15 +43,21 @@ def check_replaceable(folder: Path) -> None:
         raise UserError(f"The output {folder} is a file; name a folder.")
     if any(folder.iterdir()) and not is_recording(folder):
         raise UserError(
-            f"The output folder {folder} holds something other than an earlier recording and is not "
-            "replaced; "
+            f"The output folder {folder} holds something other than an earlier recording and is not replaced; "
             "name another folder with --out."
         )
 
 
-def _missing_parents(target: Path) -> list[Path]:
+def missing_parents(target: Path) -> list[Path]:
     """Parents that have to be made, the deepest first."""
     return [parent for parent in target.parents if not parent.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders, the deepest first, that hold nothing."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _swap(temporary: Path, target: Path) -> None:

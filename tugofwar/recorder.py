@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tugofwar.engine.archive import Archive, model_digest
+from tugofwar.engine.archive import Archive
 from tugofwar.engine.assembly import Assembly, Products
 from tugofwar.engine.budget import Budget
 from tugofwar.engine.choice import describe
 from tugofwar.engine.collecting import Collected, Collector, Datasets, check_length
+from tugofwar.engine.fingerprint import loss_digest, model_digest
 from tugofwar.engine.folds import ScoreFold
 from tugofwar.engine.outputs import MeansFile, ScoresFile
 from tugofwar.engine.parts import Part, split_into_parts
@@ -25,7 +27,7 @@ from tugofwar.engine.store import Store
 from tugofwar.errors import UserError
 from tugofwar.preconditioning import second_moments
 from tugofwar.probing import Loss, default_loss
-from tugofwar.recording import Block, Recording, upper_triangle
+from tugofwar.recording import Block, Recording
 from tugofwar.restoring import probing_state
 from tugofwar.selection import group_into_blocks, select_parameters
 from tugofwar.storage import Choice, strict_json
@@ -77,7 +79,8 @@ def record(
             ``selection.select_parameters``.
         batches: batches per dataset, taken from the start of each iterable.
         loss: ``loss(model, batch)``, a scalar; by default ``model(**batch).loss``.
-        seed: seeds the generators before each dataset, so that an iterable that shuffles is repeatable.
+        seed: seeds the generators before each dataset, so that an iterable that shuffles is repeatable (unless it has
+            a generator of its own).
         progress: show progress bars on stderr.
         metadata: JSON values to keep in the manifest.
         tasks: task of each dataset, for grouping later.
@@ -88,8 +91,9 @@ def record(
             Factors beyond it spill to ``workspace``.
         workspace: folder for spilled factors and for what is kept; needed for ``keep_*`` and for resuming.
         resume: write the factors of every dataset to ``workspace`` as it finishes; a later call with the
-            same model and settings passes only what is missing. Asking for more ``batches`` extends.
-        keep_factors: leave the factors in ``workspace/factors`` when all is done.
+            same model, loss and settings passes only what is missing. Asking for more ``batches`` extends. Without
+            it what an earlier call left is neither used nor, unless ``keep_factors`` replaces it, changed.
+        keep_factors: leave the factors in ``workspace/factors`` when all is done; a call without it removes them.
         keep_scores: write every parameter's statistics score to ``workspace/scores.safetensors`` (float16).
         keep_means: write every dataset's mean gradient to ``workspace/means.safetensors`` (float32).
         factor_dtype: precision to store factors in; by default the one that they come in.
@@ -101,12 +105,8 @@ def record(
             differs when computed twice, a gradient that is not finite, too little memory or disk, or no
             dataset that reaches the selected parameters.
     """
-    _check(datasets, batches, metadata)
-    keeps = keep_factors or keep_scores or keep_means
-    if keeps and workspace is None:
-        raise UserError("keep_factors, keep_scores and keep_means need `workspace`, the folder to keep them in.")
-    if sketch is not None and (preconditioner is not None or keep_scores or keep_means):
-        raise UserError("A sketch has no single parameters: no preconditioner, keep_scores or keep_means with it.")
+    _check(datasets, batches, seed, metadata, factor_dtype)
+    _check_kept(workspace, keep_factors, keep_means or keep_scores, statistics, sketch, preconditioner is not None)
     selected = select_parameters(model, parameters)
     blocks = group_into_blocks(selected, group_blocks)
     parts = split_into_parts(model, blocks)
@@ -117,29 +117,21 @@ def record(
     processes = Processes()
     budget = Budget.of(memory)
     folder = Path(workspace) if workspace is not None else None
-    factors = folder / "factors" if folder is not None else None
-    persistent = factors is not None and (resume or keep_factors)
+    archive = Archive(folder / "factors", *processes.share) if folder and (resume or keep_factors) else None
+    if archive is not None:
+        settings = (seed, factor_dtype, sketch, processes.world)
+        archive.open(_fingerprint(model, parts, loss or default_loss, settings, metadata), processes, not resume)
     shown = progress and processes.is_first
-    with Store(budget.factors, factors, persistent) as store:
-        archive = None
-        if factors is not None:
-            archive = Archive(factors, *processes.share)
-            archive.open(
-                _fingerprint(model, parts, loss, (seed, str(factor_dtype), sketch, processes.world), metadata),
-                processes,
-            )
+    with Store(budget.factors, archive.folder if archive else folder, archive is not None) as store:
         passes = Passes(model, parts, loss or default_loss, store, factor_dtype, sketcher)
-        collector = Collector(passes, processes, archive, seed)
-        with probing_state(model, None, seed), _bar("gradients", "batch", shown) as bar:
-            bar.reset(total=len(datasets) * batches)
-            collected = collector.collect(datasets, batches, bar)
+        with probing_state(model, None, seed), _bar("gradients", "batch", shown, len(datasets) * batches) as bar:
+            collected = Collector(passes, processes, archive, seed).collect(datasets, batches, bar)
         with _outputs(folder, parts, collected.datasets, tasks, processes, keep_means, keep_scores) as writers:
-            scores = None
+            folds = []
             if statistics and sketch is None:
-                scores = ScoreFold(parts, collected.datasets, tasks or {}, seed, budget.sample, processes, writers)
-            assembly = Assembly(parts, store, processes, budget.buffer, scales, [scores] if scores else [])
-            with _bar("products", "part", shown) as bar:
-                bar.reset(total=len(parts))
+                folds = [ScoreFold(parts, collected.datasets, tasks or {}, seed, budget.sample, processes, writers)]
+            assembly = Assembly(parts, store, processes, budget.buffer, scales, folds)
+            with _bar("products", "part", shown, len(parts)) as bar:
                 products = assembly.run(collected.rows, collected.owners, bar.update)
     if archive is not None and not keep_factors:
         archive.remove(processes)
@@ -148,31 +140,49 @@ def record(
         described["sketch"] = {"dimension": sketch, "expected_error": sketcher.expected_error}
     return Recording(
         blocks=tuple(Block(block.name, {n: p.numel() for n, p in block.parameters.items()}) for block in blocks),
-        upper_triangles={name: upper_triangle(gram) for name, gram in products.grams.items()},
+        upper_triangles=products.triangles,
         datasets=collected.datasets,
         losses=np.array([row.loss for row in collected.rows]),
         untouched=collected.untouched,
         tasks={name: task for name, task in (tasks or {}).items() if name in datasets},
         metadata=described,
-        geometries={
-            name: {block: upper_triangle(gram) for block, gram in grams.items()}
-            for name, grams in products.scaled.items()
-        },
-        statistics=scores.result() if scores else None,
+        geometries=products.scaled,
+        statistics=folds[0].result() if folds else None,
         choices=_choices(parts, collected, products),
     )
 
 
-def _check(datasets: Datasets, batches: int, metadata: Mapping[str, Any] | None) -> None:
-    if batches < 1:
+def _check(
+    datasets: Datasets,
+    batches: int,
+    seed: int,
+    metadata: Mapping[str, Any] | None,
+    factor_dtype: torch.dtype | None,
+) -> None:
+    if not isinstance(batches, Integral) or batches < 1:
         raise UserError(f"`batches` is the number of batches per dataset, at least 1; got {batches}.")
+    if seed < 0:
+        raise UserError(f"`seed` is a whole number from 0; got {seed}.")
     if not datasets:
         raise UserError("There are no datasets to record; give a mapping of names to iterables of batches.")
+    if factor_dtype is not None and not factor_dtype.is_floating_point:
+        raise UserError(f"`factor_dtype` is a precision such as torch.bfloat16; got {factor_dtype}.")
     strict_json(dict(metadata or {}))
 
 
-def _bar(what: str, unit: str, shown: bool) -> "tqdm[Any]":
-    return tqdm(desc=what, unit=unit, disable=not shown)
+def _check_kept(
+    workspace: str | Path | None, factors: bool, files: bool, statistics: bool, sketch: int | None, scaled: bool
+) -> None:
+    if (factors or files) and workspace is None:
+        raise UserError("keep_factors, keep_scores and keep_means need `workspace`, the folder to keep them in.")
+    if files and not statistics:
+        raise UserError("keep_scores and keep_means are written with the statistics; do not set statistics=False.")
+    if sketch is not None and (scaled or files):
+        raise UserError("A sketch has no single parameters: no preconditioner, keep_scores or keep_means with it.")
+
+
+def _bar(what: str, unit: str, shown: bool, total: int) -> "tqdm[Any]":
+    return tqdm(desc=what, unit=unit, disable=not shown, total=total)
 
 
 @contextmanager
@@ -187,12 +197,12 @@ def _outputs(
 ) -> Iterator[list[MeansFile | ScoresFile]]:
     """The files that take every chunk's means and scores; complete afterwards, or removed on an exception."""
     writers: list[MeansFile | ScoresFile] = []
-    if folder is not None and keep_means:
-        writers.append(MeansFile(folder, parts, datasets, processes))
-    if folder is not None and keep_scores:
-        levels = ["dataset", "task"] if tasks and set(datasets) <= set(tasks) else ["dataset"]
-        writers.append(ScoresFile(folder, parts, levels, processes))
     try:
+        if folder is not None and keep_means:
+            writers.append(MeansFile(folder, parts, datasets, processes))
+        if folder is not None and keep_scores:
+            levels = ["dataset", "task"] if tasks and set(datasets) <= set(tasks) else ["dataset"]
+            writers.append(ScoresFile(folder, parts, levels, processes))
         yield writers
     except BaseException:
         for writer in writers:
@@ -205,16 +215,15 @@ def _outputs(
 def _fingerprint(
     model: nn.Module,
     parts: Sequence[Part],
-    loss: Loss | None,
+    loss: Loss,
     settings: Sequence[Any],
     metadata: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What factors of an earlier run must share with this one to be used again."""
-    function = loss or default_loss
     return {
         "model": model_digest(model),
         "parts": [[part.block, part.name, list(part.shape)] for part in parts],
-        "loss": f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}",
+        "loss": loss_digest(loss),
         "settings": [str(setting) for setting in settings],
         "metadata": {key: value for key, value in (metadata or {}).items() if key not in _NOT_IN_FINGERPRINT},
     }

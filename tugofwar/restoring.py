@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def probing_state(model: nn.Module, selected: set[nn.Parameter] | None, seed: int) -> Iterator[None]:
-    """Inside: evaluation mode, random generators seeded, autograd on, ``.grad`` empty everywhere.
+    """Inside: evaluation mode, random generators seeded, autograd on, ``.grad`` empty everywhere, no synchronising.
 
     With ``selected``, only those parameters require gradients; without, those that did before.
 
@@ -24,6 +24,7 @@ def probing_state(model: nn.Module, selected: set[nn.Parameter] | None, seed: in
         if selected is not None:
             stack.enter_context(_only_requiring(model, selected))
         stack.enter_context(_gradients_aside(model))
+        stack.enter_context(_apart_from_other_processes(model))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         yield
@@ -81,3 +82,17 @@ def _gradients_aside(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, gradient in before.items():
             parameter.grad = gradient
+
+
+@contextmanager
+def _apart_from_other_processes(model: nn.Module) -> Iterator[None]:
+    """Each process passes batches of its own, so ``DistributedDataParallel`` must not wait for the others."""
+    wrappers = [module for module in model.modules() if isinstance(module, nn.parallel.DistributedDataParallel)]
+    before = [(each.require_backward_grad_sync, each.require_forward_param_sync) for each in wrappers]
+    try:
+        for wrapper in wrappers:
+            wrapper.require_backward_grad_sync = wrapper.require_forward_param_sync = False
+        yield
+    finally:
+        for wrapper, (backward, forward) in zip(wrappers, before, strict=True):
+            wrapper.require_backward_grad_sync, wrapper.require_forward_param_sync = backward, forward

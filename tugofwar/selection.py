@@ -35,7 +35,8 @@ def select_parameters(
     """Trainable parameters chosen by glob, by a list of globs or exact names, or by a predicate.
 
     A glob matches the full dotted name or any dotted suffix of it. Frozen parameters (``requires_grad``
-    false) are never selected. A tensor that several modules share appears once, under its first name.
+    false) are never selected. A tensor that several modules share can be chosen by any of its names, and appears
+    once, under its first one.
 
     Args:
         model: any module.
@@ -60,7 +61,8 @@ def select_parameters(
         patterns = [parameters] if isinstance(parameters, str) else list(parameters)
         if not patterns:
             raise UserError("`parameters` is an empty list; name at least one parameter or glob.")
-        chosen = {name for pattern in patterns for name in _matching(pattern, named, trainable)}
+        aliases = _aliases(model, named)
+        chosen = {aliases[name] for pattern in patterns for name in _matching(pattern, aliases, trainable)}
     return {name: parameter for name, parameter in trainable.items() if name in chosen}
 
 
@@ -88,9 +90,15 @@ def group_into_blocks(parameters: dict[str, nn.Parameter], merge: Sequence[str] 
     return [SelectedBlock(name, members) for name, members in blocks.items()]
 
 
-def _matching(pattern: str, named: dict[str, nn.Parameter], trainable: dict[str, nn.Parameter]) -> list[str]:
-    matching = [name for name in named if matches(name, pattern)]
-    selected = [name for name in matching if name in trainable]
+def _aliases(model: nn.Module, named: dict[str, nn.Parameter]) -> dict[str, str]:
+    """Every name of every parameter, with the name that it appears under."""
+    first = {parameter: name for name, parameter in named.items()}
+    return {name: first[parameter] for name, parameter in model.named_parameters(remove_duplicate=False)}
+
+
+def _matching(pattern: str, aliases: dict[str, str], trainable: dict[str, nn.Parameter]) -> list[str]:
+    matching = [name for name in aliases if matches(name, pattern)]
+    selected = [name for name in matching if aliases[name] in trainable]
     if selected:
         return selected
     if matching:
@@ -98,4 +106,4 @@ def _matching(pattern: str, named: dict[str, nn.Parameter], trainable: dict[str,
             f"The pattern {pattern!r} selects frozen parameters only ({', '.join(matching[:3])}); set their "
             "requires_grad or select others."
         )
-    raise UserError(f"The pattern {pattern!r} selects no parameter of the model; {closest(pattern, named)}.")
+    raise UserError(f"The pattern {pattern!r} selects no parameter of the model; {closest(pattern, aliases)}.")

@@ -13,6 +13,7 @@ from .data import DatasetSource, Samples, discover, open_source, select_sources
 from .data.collator import Collator
 from .errors import UserError
 from .loading import open_run, weights_digest
+from .moments import SecondMoments, read_second_moments
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,23 @@ class ProbeSetup:
         batches: dataset -> its batches.
         tasks: dataset -> task.
         metadata: what equal results depend on: digest of the weights, samples per dataset, versions.
+        folder: the run folder.
     """
 
     model: nn.Module
     batches: dict[str, ProbeBatches]
     tasks: dict[str, str]
     metadata: dict[str, Any]
+    folder: Path
+
+    @property
+    def preconditioner(self) -> SecondMoments:
+        """Second moments that training ended with, read when asked for.
+
+        Raises:
+            UserError: the run has none, or they are damaged.
+        """
+        return read_second_moments(self.folder)
 
 
 def load_for_probing(
@@ -86,13 +98,15 @@ def load_for_probing(
         "samples": {name: len(each.samples) for name, each in drawn.items()},
         "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
     }
-    return ProbeSetup(model, drawn, tasks, metadata)
+    return ProbeSetup(model, drawn, tasks, metadata, checkpoint)
 
 
 def draw_batches(
     name: str, samples: int, batches: int, batch_size: int, seed: int, with_replacement: bool
 ) -> tuple[tuple[int, ...], ...]:
     """Return rows of sample indices, ``batches`` of ``batch_size``, that depend on name and seed alone.
+
+    The first batches of a longer draw are those of a shorter one, so that a recording can be extended.
 
     Raises:
         UserError: too few samples to draw them without replacement.
@@ -102,7 +116,9 @@ def draw_batches(
     if with_replacement and samples:
         drawn = [rng.randrange(samples) for _ in range(wanted)]
     elif samples >= wanted:
-        drawn = rng.sample(range(samples), wanted)
+        shuffled = list(range(samples))
+        rng.shuffle(shuffled)
+        drawn = shuffled[:wanted]
     else:
         raise UserError(
             f"{name} has {samples} training samples, enough for {samples // batch_size} batches of {batch_size}, "

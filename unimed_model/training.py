@@ -26,6 +26,7 @@ from .errors import UserError
 from .folders import replacing
 from .loading import read_object, transformers_in_silence
 from .modeling import UniMedForConditionalGeneration
+from .moments import write_second_moments
 from .processing import prompt_pieces
 from .settings import RunSettings
 
@@ -39,7 +40,7 @@ def train(settings: RunSettings, root: Path, out: Path, *, quiet: bool = False, 
     Args:
         settings: the resolved settings.
         root: data root (see ``unimed_model.data.discover``).
-        out: the run folder: model, processor, ``run.json``, ``training_log.jsonl``.
+        out: the run folder: model, processor, second moments, ``run.json``, ``training_log.jsonl``.
         quiet: no progress bar.
         overwrite: replace the run that stands in ``out``; a folder that is no run is never replaced.
 
@@ -126,9 +127,15 @@ def _train_into(folder: Path, settings: RunSettings, mixture: Mixture, quiet: bo
     with transformers_in_silence():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
+    write_second_moments(folder, model, _unwrapped(trainer.optimizer))
     lines = "".join(json.dumps(entry) + "\n" for entry in log)
     (folder / LOG_FILE).write_text(lines, encoding="utf-8")
     _write_run_file(folder, settings, mixture, model, time.time() - started)
+
+
+def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer inside what accelerate puts around it."""
+    return getattr(optimizer, "optimizer", optimizer)
 
 
 def _texts(mixture: Mixture) -> Iterator[str]:

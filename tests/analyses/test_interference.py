@@ -1,11 +1,14 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import tugofwar as tow
-from analyses.interference import write_tables
+from analyses.interference import batches_for_width, sketch_errors, summary, write_tables
+from tugofwar.diagnostics import diagnose
 from tugofwar.errors import UserError
 from tugofwar.recording import Block, Recording, upper_triangle
 
@@ -46,19 +49,28 @@ def test_tables_read_back_as_the_measures(recording, tmp_path, level):
 def test_intervals_are_long_and_named_by_estimator(recording, tmp_path):
     write_tables(recording, tmp_path, resamples=50)
     long = pd.read_csv(tmp_path / "gd_dataset_intervals.csv")
-    assert list(long.columns) == ["estimator", "row", "column", "value", "low", "high"]
+    uncertainty = ["low", "high", "simultaneous_low", "simultaneous_high", "p_value"]
+    assert list(long.columns) == ["estimator", "row", "column", "value", *uncertainty]
     assert set(long["estimator"]) == {"leave_one_out", "ratio_of_means"}
     assert len(long) == 2 * 9
     gd = pd.read_csv(tmp_path / "gd_dataset.csv", index_col=0)
     cell = long[(long.estimator == "ratio_of_means") & (long.row == "a") & (long.column == "c")].iloc[0]
     assert cell["value"] == pytest.approx(gd.loc["a", "c"], rel=1e-12)
     assert cell["low"] < cell["high"]
+    result = tow.interference(recording, resamples=50)
+    for column in ("low", "high"):
+        table = getattr(result.simultaneous["gd"], column)
+        assert cell[f"simultaneous_{column}"] == pytest.approx(table.loc["a", "c"], rel=1e-12)
+    assert cell["p_value"] == pytest.approx(result.p_values["gd"].loc["a", "c"], rel=1e-12)
+    index = pd.read_csv(tmp_path / "index_dataset.csv", index_col=0)
+    np.testing.assert_allclose(index["index_p_value"], result.p_values["index"], rtol=1e-12)
+    np.testing.assert_allclose(index["index_simultaneous_low"], result.simultaneous["index"].low, rtol=1e-12)
 
 
 def test_no_cell_of_any_table_is_empty_and_json_is_strict(recording, tmp_path):
     write_tables(recording, tmp_path, resamples=50)
     tables = sorted(tmp_path.glob("*.csv"))
-    assert len(tables) == 2 * 9
+    assert len(tables) == 2 * 11
     for path in tables:
         assert not pd.read_csv(path).isna().any(axis=None), path.name
 
@@ -70,6 +82,78 @@ def test_no_cell_of_any_table_is_empty_and_json_is_strict(recording, tmp_path):
     assert content["default_estimator"] == "ratio_of_means"
     assert set(content["levels"]["dataset"]["estimators"]) == {"plugin", "leave_one_out", "ratio_of_means"}
     assert set(content["levels"]["dataset"]["estimators"]["plugin"]["gd"]) == {"value"}
+    level = content["levels"]["dataset"]
+    assert set(level["diagnostics"]) == {"undefined", "diagnostics", "noise"}
+    assert level["scores"] == {}
+    assert level["unstable"] == list(tow.interference(recording, estimator="leave_one_out", resamples=0).unstable)
+    pairs = pd.read_csv(tmp_path / "diagnostics_dataset.csv")
+    assert level["diagnostics"]["diagnostics"]["value"] == pytest.approx(pairs["value"].tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("batch_size", "resamples"), [(1, 30), (4, 30), (None, 0)])
+def test_diagnostics_are_long_and_whole(recording, tmp_path, batch_size, resamples):
+    sized = replace(recording, metadata={} if batch_size is None else {"batch_size": batch_size})
+    write_tables(sized, tmp_path, resamples=resamples or 5)
+    found = diagnose(sized, resamples=resamples or 5)
+    pairs = pd.read_csv(tmp_path / "diagnostics_dataset.csv")
+    assert list(pairs.columns) == ["measure", "row", "column", "value", "low", "high"]
+    for measure, table in (("cosine", found.cosine), ("conflict", found.conflict)):
+        written = pairs[pairs["measure"] == measure].pivot(index="row", columns="column", values="value")
+        np.testing.assert_allclose(written, table, rtol=1e-12)
+    noise = pd.read_csv(tmp_path / "noise_dataset.csv", index_col=0)
+    np.testing.assert_allclose(noise, found.noise, rtol=1e-12)
+    assert ("noise_scale_samples" in noise) == (batch_size is not None)
+    assert (tmp_path / "fisher_dataset.csv").exists() == (batch_size == 1)
+    if batch_size == 1:
+        fisher = pd.read_csv(tmp_path / "fisher_dataset.csv", index_col=0)
+        assert list(fisher.index) == ["a", "b", "c", "overall"]
+        np.testing.assert_allclose(fisher, found.spectra, rtol=1e-12)
+
+
+def test_scores_stand_in_tables_and_json(tmp_path):
+    torch.manual_seed(0)
+    recording = tow.record(
+        torch.nn.Linear(6, 4),
+        {name: list(torch.randn(5, 3, 6)) for name in ("a", "b")},
+        "*",
+        5,
+        loss=lambda model, batch: model(batch).square().mean(),
+        progress=False,
+        tasks={"a": "VQA", "b": "CLS"},
+    )
+    measurement = write_tables(recording, tmp_path, resamples=20)
+    table = pd.read_csv(tmp_path / "scores_dataset.csv")
+    expected = recording.statistics.table("dataset")
+    np.testing.assert_allclose(table, expected, rtol=1e-12)
+    content = json.loads((tmp_path / "interference.json").read_text())
+    assert content["levels"]["task"]["scores"]["all"]["count"] == expected["count"].tolist()
+    assert set(content["levels"]["dataset"]["scores"]) == {"all", "blocks", "parameters"}
+    assert summary(measurement)["scores"]["dataset"]["share"] == pytest.approx(expected["share"].iloc[-1])
+
+
+def test_a_sketch_error_is_a_share_of_the_denominator():
+    gradients = np.random.default_rng(5).normal(size=(20, 8)) + 2
+    recording = build_recording(
+        gradients, ["a"] * 10 + ["b"] * 10, metadata={"sketch": {"dimension": 64, "expected_error": 0.125}}
+    )
+    unit = gradients[:10] / np.linalg.norm(gradients[:10], axis=1, keepdims=True)
+    cosines = [unit[i] @ unit[j] for i in range(10) for j in range(10) if i != j]
+    errors = sketch_errors(recording)
+    assert errors["share_of_denominator"]["a"] == pytest.approx(0.125 / np.mean(cosines))
+    assert errors["dimension"] == 64
+    opposed = build_recording(
+        gradients * np.tile([1, -1], 10)[:, None],
+        ["a"] * 10 + ["b"] * 10,
+        metadata={"sketch": {"dimension": 64, "expected_error": 0.125}},
+    )
+    assert sketch_errors(opposed)["share_of_denominator"] == {}
+
+
+def test_a_forecast_that_cannot_be_made_says_why(recording, tmp_path):
+    measurement = write_tables(recording, tmp_path, resamples=20)
+    assert "batches" in batches_for_width(measurement, 0.1)
+    alone = write_tables(build_recording(np.ones((4, 3)), ["a"] * 2 + ["b"] * 2), tmp_path / "equal", resamples=20)
+    assert "no interval of 'gd' has a width" in batches_for_width(alone, 0.1)["reason"]
 
 
 def test_without_tasks_there_is_no_task_level(tmp_path):

@@ -99,6 +99,18 @@ def test_an_index_without_a_maximum_cannot_be_compared(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_unmeasured_run_names_both_commands(tmp_path):
+    with pytest.raises(UserError, match=r"--ckpt .* --data ROOT`, or .*--setup FILE.py:FUNCTION --out .*gradients`"):
+        draw([tmp_path], tmp_path / "out")
+
+
+def test_the_geometry_of_adam_is_drawn_beside_the_plain_one(tmp_path):
+    run = measured_run(tmp_path / "mlp")
+    write_tables(Recording.load(run / "gradients"), run / "gradients" / "adam", resamples=20)
+    written = {path.name for path in draw([run, run / "gradients" / "adam"], tmp_path / "out", ["png"])}
+    assert {"interference_mlp.png", "interference_mlp_adam.png"} <= written
+
+
 def drop_key(path):
     content = json.loads(path.read_text())
     del content["tasks"]

@@ -58,7 +58,20 @@ def test_heatmap_marks_rows_that_are_not_to_be_trusted(matrices):
     figure = interference_heatmap(*matrices, tasks=TASKS, uncertain=["chest"])
     assert labels(figure.axes[0].yaxis) == ["slake", "chest †", "derma"]
     assert figure.legends[0].get_title().get_text() == "† sign of the denominator uncertain"
-    assert interference_heatmap(*matrices).legends[0].get_title().get_text() == ""
+    assert interference_heatmap(*matrices, tasks=TASKS).legends[0].get_title().get_text() == ""
+
+
+@pytest.mark.parametrize("tasks", [None, {"derma": "planes", "slake": "questions", "chest": "reports"}])
+def test_no_strip_and_no_legend_where_no_task_has_a_colour(matrices, tasks):
+    assert len(interference_heatmap(*matrices, tasks=TASKS).axes[0].patches) == 6
+    figure = interference_heatmap(*matrices, tasks=tasks)
+    assert not figure.legends
+    assert not figure.axes[0].patches
+    marked = interference_heatmap(*matrices, tasks=tasks, uncertain=["chest"])
+    assert marked.legends[0].get_title().get_text() == "† sign of the denominator uncertain"
+    assert not marked.legends[0].get_texts()
+    bars = index_comparison({"r": indexes([0, 0, 0], [1, 1, 1], [1, 1, 1])}, tasks=tasks)
+    assert [text.get_text() for text in bars.legends[0].get_texts()] == ["r"]
 
 
 def indexes(low, value, high):
@@ -122,7 +135,7 @@ def test_equal_figures_give_equal_bytes_without_dates(matrices, tmp_path, kind):
 def test_labels_do_not_overlap_with_ten_long_names():
     names = [f"a_long_dataset_{number}" for number in range(10)]
     values = pd.DataFrame(np.full((10, 10), -0.55), index=names, columns=names)
-    figure = interference_heatmap(values, values.abs())
+    figure = interference_heatmap(values, values.abs(), tasks=dict.fromkeys(names, "VQA"))
     figure.canvas.draw()
     for axes in figure.axes[:2]:
         boxes = [text.get_window_extent() for text in axes.texts[:10]]

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from tugofwar import cli
+from tugofwar.recorder import record
+from tugofwar.recording import Recording
 
 
 class Model(nn.Module):
@@ -150,6 +152,24 @@ def test_inspect_a_run_and_its_recording(run_folder, monkeypatch, capsys):
     content = json.loads(capsys.readouterr().out)
     assert content["blocks"] == {"connector": {"connector.weight": 12, "connector.bias": 3}}
     assert set(content["index"]) == {"plugin", "leave_one_out", "ratio_of_means"}
+    assert content["geometries"] == []
+    assert set(content["undefined"]) == {"dataset", "task"}
+    choices = Recording.load(run_folder / "gradients").choices
+    assert content["choices"] == [choice.model_dump() for choice in choices]
+    for choice in choices:
+        assert choice.reason in text
+    assert "without a statistics score between tasks (no gradient reaches them): 0 parameters" in text
+
+
+def test_inspect_names_the_geometries(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    data = {"a": list(torch.randn(3, 4, 3)), "b": list(torch.randn(3, 4, 3))}
+    moments = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+    options = {"loss": lambda m, x: m(x).square().mean(), "progress": False, "preconditioner": moments}
+    record(model, data, "*", 3, **options).save(tmp_path)
+    assert call(monkeypatch, "inspect", tmp_path) == 0
+    assert "also recorded in the geometry of: adam" in capsys.readouterr().out
 
 
 def test_inspect_without_a_recording(tmp_path, monkeypatch, capsys):

@@ -193,6 +193,8 @@ def fail_in_gradient(model, batch):
     [
         ({"datasets": {}}, "no datasets"),
         ({"batches": 0}, "at least 1"),
+        ({"batches": 2.0}, r"at least 1; got 2\.0"),
+        ({"seed": -1}, "whole number from 0; got -1"),
         ({"datasets": {"short": images(2, 1)}}, "'short' has 2 batches but 3 are asked for"),
         ({"datasets": {"stream": iter(images(2, 1))}}, "'stream' has 2 batches but 3 are asked for"),
         ({"datasets": {"bad": with_nan(images(3, 1))}}, "loss of batch 2 of dataset 'bad' is nan"),
@@ -228,3 +230,10 @@ def test_progress_goes_to_stderr_only(model, capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "2/2" in printed.err
+
+
+def test_a_complex_parameter_is_named():
+    model = nn.Module()
+    model.scale = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    with pytest.raises(UserError, match="scale is complex"):
+        tow.record(model, {"a": [1]}, "*", 1, lambda model, _: model.scale.abs().sum(), progress=False)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,3 +128,32 @@ def test_loading_does_not_need_torch(recording, tmp_path):
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def with_geometry(recording):
+    scaled = {name: 4 * triangle for name, triangle in recording.upper_triangles.items()}
+    return replace(recording, geometries={"adam": scaled})
+
+
+def test_a_geometry_is_a_recording_of_its_own(recording, tmp_path):
+    both = with_geometry(recording)
+    adam = both.in_geometry("adam")
+    assert (adam.gram == 4 * recording.gram).all()
+    assert adam.datasets == recording.datasets
+    assert (both.select("experts.1.*").in_geometry("adam").gram == adam.select("experts.1.*").gram).all()
+    both.save(tmp_path)
+    assert (Recording.load(tmp_path).in_geometry("adam").gram == adam.gram).all()
+
+
+def test_a_geometry_that_was_not_recorded_is_named(recording):
+    with pytest.raises(UserError, match="no geometry 'adam'; it has none but the plain gradient's"):
+        recording.in_geometry("adam")
+    with pytest.raises(UserError, match="no geometry 'sgd'; it has adam"):
+        with_geometry(recording).in_geometry("sgd")
+
+
+def test_a_geometry_whose_numbers_are_missing_is_refused(recording, tmp_path):
+    recording.save(tmp_path)
+    edit_manifest(tmp_path, geometries=["adam"])
+    with pytest.raises(UserError, match="does not hold 'gram_adam/"):
+        Recording.load(tmp_path)

@@ -76,3 +76,32 @@ def test_frozen_parameters_are_named_as_frozen():
 def test_selecting_nothing_is_an_error(parameters, message):
     with pytest.raises(UserError, match=message):
         select_parameters(build_model(), parameters)
+
+
+def test_a_shared_tensor_is_chosen_by_any_of_its_names():
+    model = nn.Module()
+    model.embedding, model.head = nn.Embedding(5, 3), nn.Linear(3, 5)
+    model.head.weight = model.embedding.weight
+    assert list(select_parameters(model, "head.*")) == ["embedding.weight", "head.bias"]
+    assert list(select_parameters(model, ["head.weight", "embedding.*"])) == ["embedding.weight"]
+    model.embedding.weight.requires_grad_(False)
+    with pytest.raises(UserError, match=r"selects frozen parameters only \(head.weight"):
+        select_parameters(model, "head.weight")
+
+
+@pytest.mark.parametrize(
+    ("merge", "expected"),
+    [
+        (["experts.*"], ["connector", "experts.*"]),
+        (["connector.experts.0.*", "task_tokens"], ["task_tokens", "connector.experts.0.*", "connector.experts.1.0"]),
+    ],
+)
+def test_blocks_are_merged_by_the_first_glob_that_matches(merge, expected):
+    blocks = group_into_blocks(select_parameters(build_model(), "connector.*"), merge)
+    assert [block.name for block in blocks] == expected
+    assert sum(block.size for block in blocks) == 20
+
+
+def test_a_glob_that_merges_nothing_is_named():
+    with pytest.raises(UserError, match=r"'expert.*' merges no block; the closest names are"):
+        group_into_blocks(select_parameters(build_model(), "connector.*"), ["experts.*", "expert.*"])

@@ -1,5 +1,6 @@
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +18,21 @@ def test_draws_are_without_replacement_seeded_and_named(batches, size, seed):
     assert all(len(row) == size for row in rows)
     assert len(set(flat)) == len(flat)
     assert rows == draw_batches("a", 40, batches, size, seed, False)
+
+
+@given(st.integers(1, 5), st.integers(0, 4), st.integers(1, 4), st.integers(0, 9), st.booleans())
+def test_a_longer_draw_begins_with_the_shorter_one(batches, more, size, seed, with_replacement):
+    shorter = draw_batches("a", 40, batches, size, seed, with_replacement)
+    longer = draw_batches("a", 40, batches + more, size, seed, with_replacement)
+    assert longer[:batches] == shorter
+
+
+def test_every_sample_is_as_likely_as_any_other():
+    drawn = [draw_batches("a", 8, 1, 2, seed, False)[0] for seed in range(4000)]
+    first, second = (np.bincount([row[place] for row in drawn], minlength=8) for place in (0, 1))
+    # 500 expected; five standard deviations of a binomial count.
+    assert abs(first - 500).max() < 5 * 21
+    assert abs(second - 500).max() < 5 * 21
 
 
 def test_too_few_samples_say_how_many_there_are():

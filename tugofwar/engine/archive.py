@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from tugofwar.engine.choice import Keeping
 from tugofwar.engine.passes import DatasetRows, Piece, Row
 from tugofwar.engine.processes import Processes
-from tugofwar.engine.store import Kept, Stored
+from tugofwar.engine.store import Kept, Stored, disk_errors
 from tugofwar.errors import UserError
 
 FINGERPRINT = "fingerprint.json"
-_SAMPLED_NUMBERS = 64
 
 
 class Archive:
@@ -39,17 +37,29 @@ class Archive:
         """Name of the file that holds a dataset's tensors."""
         return self._stem(dataset, segment) + ".bin"
 
-    def open(self, fingerprint: Mapping[str, Any], processes: Processes) -> None:
+    def open(self, fingerprint: Mapping[str, Any], processes: Processes, afresh: bool = False) -> None:
         """Make the folder ready for runs with this fingerprint; what is there of other runs is removed.
 
+        Args:
+            fingerprint: what factors must share to be used again; JSON values.
+            processes: the first one makes the folder.
+            afresh: remove what is there of equal runs, too.
+
         Raises:
-            UserError: a folder of that name with something else in it.
+            UserError: a folder of that name with something else in it, or one that cannot be made.
         """
-        if processes.is_first and read_fingerprint(self.folder) != fingerprint:
-            self._clear()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _write(self.folder / FINGERPRINT, fingerprint)
-        processes.gather(None)
+        error: UserError | None = None
+        # As it will be read: JSON knows no tuples.
+        wanted = json.loads(json.dumps(fingerprint))
+        if processes.is_first and (afresh or read_fingerprint(self.folder) != wanted):
+            try:
+                self._clear()
+                with disk_errors(self.folder):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    _write(self.folder / FINGERPRINT, wanted)
+            except UserError as found:
+                error = found
+        processes.agree(error)
 
     def remove(self, processes: Processes) -> None:
         """Delete the folder, once no process needs it any more."""
@@ -58,9 +68,12 @@ class Archive:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _clear(self) -> None:
-        if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / FINGERPRINT).exists():
+        if self.folder.is_file() or (self.folder.exists() and not self._is_ours()):
             raise UserError(f"{self.folder} holds something other than factors and is not replaced; use another.")
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_ours(self) -> bool:
+        return (self.folder / FINGERPRINT).exists() or not any(self.folder.iterdir())
 
     def load(self, dataset: str, segment: int) -> DatasetRows | None:
         """The rows of a dataset that was finished earlier; None if it was not.
@@ -73,7 +86,7 @@ class Archive:
             return None
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            rows = [Row(row["loss"], [_decode(piece) for piece in row["pieces"]]) for row in content["rows"]]
+            rows = [_decode_row(row) for row in content["rows"]]
             keepings = {int(number): Keeping(**keeping) for number, keeping in content["keepings"].items()}
             intact = all((self.folder / file).stat().st_size == size for file, size in content["files"].items())
             result = DatasetRows(rows, content["touched"], keepings)
@@ -90,9 +103,10 @@ class Archive:
             "touched": result.touched,
             "keepings": {str(number): vars(keeping) for number, keeping in result.keepings.items()},
             "files": {file: (self.folder / file).stat().st_size for file in sorted(files)},
-            "rows": [{"loss": row.loss, "pieces": [_encode(piece) for piece in row.pieces]} for row in result.rows],
+            "rows": [_encode_row(row) for row in result.rows],
         }
-        _write(self.folder / (self._stem(dataset, segment) + ".json"), content)
+        with disk_errors(self.folder):
+            _write(self.folder / (self._stem(dataset, segment) + ".json"), content)
 
     def _stem(self, dataset: str, segment: int) -> str:
         readable = re.sub(r"[^A-Za-z0-9_-]+", "_", dataset)[:40]
@@ -109,29 +123,17 @@ def read_fingerprint(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def model_digest(model: nn.Module) -> str:
-    """Digest of names, shapes and a sample of the numbers of every parameter and buffer.
-
-    A sample, because a model of 7 billion parameters takes a minute to digest whole; training changes every
-    tensor that it trains.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        if not tensor.is_meta and tensor.numel():
-            digest.update(_sample(tensor.detach()).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _sample(tensor: Tensor) -> Tensor:
-    flat = tensor.reshape(-1)
-    step = max(1, flat.numel() // _SAMPLED_NUMBERS)
-    return flat[::step].to("cpu", torch.complex128 if tensor.is_complex() else torch.float64)
-
-
 def _stored(piece: Piece) -> list[Stored]:
     kept = [] if piece is None else [each for call in piece for each in call] if isinstance(piece, tuple) else [piece]
     return [each for each in kept if isinstance(each, Stored)]
+
+
+def _encode_row(row: Row) -> dict[str, Any]:
+    return {"loss": row.loss, "digest": row.digest, "pieces": [_encode(piece) for piece in row.pieces]}
+
+
+def _decode_row(content: Mapping[str, Any]) -> Row:
+    return Row(content["loss"], [_decode(piece) for piece in content["pieces"]], content["digest"])
 
 
 def _encode(piece: Piece) -> Any:
@@ -162,5 +164,8 @@ def _decode_tensor(content: list[Any]) -> Stored:
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

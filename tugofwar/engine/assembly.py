@@ -13,9 +13,11 @@ from tugofwar.engine.choice import Operations, count_operations
 from tugofwar.engine.parts import Part
 from tugofwar.engine.passes import Piece, Row
 from tugofwar.engine.processes import Processes
-from tugofwar.engine.products import GramAccumulator, add_token_kernel
+from tugofwar.engine.products import GramAccumulator, add_token_kernel, token_kernel_fits
 from tugofwar.engine.rebuild import gradient_chunks
 from tugofwar.engine.store import Kept, Store
+from tugofwar.errors import UserError
+from tugofwar.recording import upper_triangle
 
 
 class Fold(Protocol):
@@ -33,12 +35,12 @@ class Products:
     """What was computed.
 
     Attributes:
-        grams: Gram matrix ``(n, n)`` of every block.
+        triangles: upper triangle of the Gram matrix of every block, ``n (n + 1) / 2``.
         scaled: the same in other geometries, by name.
         multiplied: per part (by number) how its products were formed, and the operations counted.
     """
 
-    grams: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    triangles: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     scaled: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     multiplied: dict[int, tuple[str, Operations | None]] = field(default_factory=dict)
 
@@ -78,6 +80,9 @@ class Assembly:
             rows: all ``n`` batches in order; of batches that another process passed, only the place.
             owners: rank of the process that passed each batch.
             tick: called after each part.
+
+        Raises:
+            UserError: a product that overflows, or a file of means or scores that finds the disk full.
         """
         products = Products(scaled={name: {} for name in self.scales})
         for block in dict.fromkeys(part.block for part in self.parts):
@@ -86,17 +91,30 @@ class Assembly:
             for number, part in enumerate(self.parts):
                 if part.block == block:
                     pieces = self._pieces(number, rows, owners)
-                    products.multiplied[number] = self._add_part(part, pieces, plain, scaled)
+                    products.multiplied[number] = self._together(part, pieces, plain, scaled)
                     tick()
             for total in (plain, *scaled.values()):
                 self.processes.sum(total.state)
-            gram = plain.matrix()
-            products.grams[block] = gram
+            gram = _finite(plain, block)
+            products.triangles[block] = upper_triangle(gram)
             for name, total in scaled.items():
-                products.scaled[name][block] = total.matrix()
+                products.scaled[name][block] = upper_triangle(_finite(total, block))
             for fold in self.folds:
                 fold.finish(block, gram)
         return products
+
+    def _together(
+        self, part: Part, pieces: list[Piece], plain: GramAccumulator, scaled: Mapping[str, GramAccumulator]
+    ) -> tuple[str, Operations | None]:
+        """``_add_part``; a mistake that one process finds is raised in all of them, which would wait for it."""
+        error: UserError | None = None
+        multiplied: tuple[str, Operations | None] = ("", None)
+        try:
+            multiplied = self._add_part(part, pieces, plain, scaled)
+        except UserError as found:
+            error = found
+        self.processes.agree(error)
+        return multiplied
 
     def _pieces(self, number: int, rows: Sequence[Row], owners: Sequence[int]) -> list[Piece]:
         """The part's piece of every batch, fetched from the processes that have them."""
@@ -141,14 +159,23 @@ class Assembly:
         if all(piece is None for piece in pieces):
             return None
         tokens = sum(x.shape[0] for piece in pieces if isinstance(piece, tuple) for x, _ in piece)
-        if self.scales:
+        if self.scales or not token_kernel_fits(part, pieces, self.buffer_bytes):
             # Scaling single scalars needs the gradients themselves.
             return Operations(count_operations(part, len(pieces), tokens, True).rebuild, float("inf"))
         return count_operations(part, len(pieces), tokens, bool(self.folds))
 
 
+def _finite(total: GramAccumulator, block: str) -> NDArray[np.float64]:
+    gram = total.matrix()
+    if not np.isfinite(gram).all():
+        raise UserError(
+            f"The inner products of the gradients of {block!r} overflow; scale the loss down or use a float64 model."
+        )
+    return gram
+
+
 def _in_one_row(part: Part, scale: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat([scale[name].reshape(-1) for name in part.parameters])
+    return torch.cat([scale[name].reshape(-1).cpu() for name in part.parameters])
 
 
 def _kept(piece: Piece) -> list[Kept]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tugofwar.sizes import available_memory, parse_bytes
 
 # More than this makes neither the products nor the statistics better or faster.
-_LARGEST_BUFFER = 64 * 2**20
+_LARGEST_BUFFER = 256 * 2**20
 _LARGEST_SAMPLE = 16 * 2**20
 _SHARE_OF_FREE_MEMORY = 0.8
 

@@ -86,17 +86,18 @@ class Capture:
         source = args[0] if args else next(iter(kwargs.values()), None)
         if isinstance(source, Tensor):
             # The edge, not the tensor: a later change in place would make the tensor another value's.
-            self._calls.append(Call(part, self._input(source, output.dtype), get_gradient_edge(output)))
+            self._calls.append(Call(part, self._input(source, output), get_gradient_edge(output)))
 
-    def _input(self, source: Tensor, output_dtype: torch.dtype) -> Input:
-        # Under autocast the layer itself reads its input in the precision of its output.
-        dtype = output_dtype if output_dtype in _LOW_PRECISION else source.dtype
-        key = (source.data_ptr(), source.shape, source.stride(), source.dtype, source._version, dtype)
+    def _input(self, source: Tensor, output: Tensor) -> Input:
+        # Under autocast the layer itself reads its input in the precision of its output; a model that is spread over
+        # devices may move it inside the layer.
+        dtype, device = (output.dtype if output.dtype in _LOW_PRECISION else source.dtype), output.device
+        key = (source.data_ptr(), source.shape, source.stride(), source.dtype, source._version, dtype, device)
         if key not in self._inputs:
             flat = source.detach().reshape(-1, source.shape[-1])
             # A copy, because the model may go on to change its tensor in place. The source is held so that its
             # address is not given to another tensor.
-            self._inputs[key] = (source, Input(flat.to(dtype, copy=True)))
+            self._inputs[key] = (source, Input(flat.to(device, dtype, copy=True)))
         return self._inputs[key][1]
 
 

@@ -15,10 +15,12 @@ class Keeping:
     Attributes:
         kind: ``factors`` or ``dense``.
         reason: one clause with the numbers that decided it.
+        refuted: factors did not reproduce autograd's gradient, so that no dataset after this one is asked again.
     """
 
     kind: str
     reason: str
+    refuted: bool = False
 
 
 def choose_keeping(part: Part, calls: Sequence[Call], factor_bytes: int | None) -> Keeping:

@@ -3,7 +3,7 @@
 import itertools
 import random
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from tugofwar.engine.archive import Archive
 from tugofwar.engine.choice import Keeping
+from tugofwar.engine.fingerprint import batch_digest
 from tugofwar.engine.passes import DatasetRows, Passes, Row
 from tugofwar.engine.processes import Processes
 from tugofwar.errors import UserError
@@ -89,18 +90,22 @@ class Collector:
         result, segments = self._finished(name)
         rank, world = self.processes.share
         mine = range(rank, batches, world)
-        have = len(result.rows)
-        del result.rows[len(mine) :]
-        for _ in range(min(have, len(mine))):
+        have = min(len(result.rows), len(mine))
+        del result.rows[have:]
+        known = {number: row.digest for number, row in zip(mine, result.rows, strict=False)}
+        for _ in range(have):
             tick()
-        missing = set(mine[have:])
-        if not missing:
+        _seed_everything(self.seed, name)
+        if have == len(mine):
+            # One batch is drawn all the same, to see that it is this data that was passed.
+            for _ in _draw(name, source, min(mine, default=-1) + 1, (), known):
+                pass
             return result
         if self.archive is not None:
             self.passes.store.open_file(self.archive.file_name(name, segments))
-        _seed_everything(self.seed, name)
-        more = self.passes.dataset(name, _numbered(name, source, batches, missing), tick)
-        if self.archive is not None and self.passes.store.persistent:
+        drawn = _draw(name, source, batches, mine[have:], known)
+        more = self.passes.dataset(name, drawn, self._watched(len(mine) - have, tick))
+        if self.archive is not None:
             self.passes.store.close_file()
             self.archive.save(name, segments, more)
         return DatasetRows(result.rows + more.rows, result.touched or more.touched, result.keepings | more.keepings)
@@ -113,7 +118,22 @@ class Collector:
             result.touched = result.touched or earlier.touched
             result.keepings |= earlier.keepings
             segments += 1
+        for number, keeping in result.keepings.items():
+            self.passes.parts[number].fallen_back |= keeping.refuted
         return result, segments
+
+    def _watched(self, batches: int, tick: Callable[[], object]) -> Callable[[], object]:
+        """``tick``, which after the first of ``batches`` also checks that the others will find room."""
+        store = self.passes.store
+        before = store.bytes_in_memory + store.bytes_on_disk
+        is_first = iter([True])
+
+        def watched() -> None:
+            tick()
+            if next(is_first, False):
+                store.expect((store.bytes_in_memory + store.bytes_on_disk - before) * (batches - 1))
+
+        return watched
 
     def _append(self, collected: Collected, name: str, mine: DatasetRows, batches: int) -> None:
         shared = self.processes.gather((mine.touched, mine.keepings, [row.loss for row in mine.rows]))
@@ -143,10 +163,18 @@ def check_length(name: str, source: Iterable[Any], batches: int) -> None:
         raise _too_few(name, length, batches)
 
 
-def _numbered(name: str, source: Iterable[Any], batches: int, wanted: set[int]) -> Iterator[tuple[int, Any]]:
+def _draw(
+    name: str, source: Iterable[Any], batches: int, wanted: Sequence[int], known: Mapping[int, str]
+) -> Iterator[tuple[int, Any]]:
+    """The ``wanted`` ones of the first ``batches`` batches, with their numbers; ``known`` ones must be as they were."""
     seen = 0
     for number, batch in enumerate(itertools.islice(source, batches)):
         seen += 1
+        if number in known and batch_digest(batch) != known[number]:
+            raise UserError(
+                f"Batch {number + 1} of dataset {name!r} is not the one whose factors are in the workspace; give the "
+                "same data in the same order, or another workspace, or resume=False."
+            )
         if number in wanted:
             yield number, batch
     if seen < batches:

@@ -56,7 +56,8 @@ def used_otherwise(graph: Consumers, parts: Iterable[Part], calls: Sequence[Call
     outputs: dict[Part, set[Node]] = {}
     for call in calls:
         outputs.setdefault(call.part, set()).add(call.edge.node)
-    leaves = {node: by_weight.get(node.variable) for node in graph if "AccumulateGrad" in node.name()}
+    weights = ((node, getattr(node, "variable", None)) for node in graph if "AccumulateGrad" in node.name())
+    leaves = {node: by_weight.get(weight) for node, weight in weights if weight is not None}
     return frozenset(
         part
         for leaf, part in leaves.items()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from tugofwar.engine.parts import Part
 from tugofwar.engine.processes import Processes
-from tugofwar.engine.store import check_free_disk
+from tugofwar.engine.store import check_free_disk, disk_errors, write_all
+from tugofwar.errors import UserError
 from tugofwar.score_accumulator import ChunkScores
 
 MEANS = "means.safetensors"
@@ -47,24 +48,37 @@ class StreamedTensors:
         self._start = 8 + len(text)
         self._places = {name: (each["data_offsets"][0], layout[name][1]) for name, each in header.items()}
         self._processes = processes
+        error: UserError | None = None
         if processes.is_first:
-            check_free_disk(path.parent, offset)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._temporary.open("wb") as file:
-                file.write(struct.pack("<Q", len(text)) + text)
-                file.truncate(self._start + offset)
-        processes.gather(None)
-        self._file = self._temporary.open("r+b")
+            try:
+                self._begin(text, offset)
+            except UserError as found:
+                error = found
+        processes.agree(error)
+        # Unbuffered: closing a buffer that a full disk did not take would raise again.
+        self._file = self._temporary.open("r+b", buffering=0)
+
+    def _begin(self, header: bytes, size: int) -> None:
+        check_free_disk(self._path.parent, size)
+        with disk_errors(self._path.parent):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._temporary.open("wb", buffering=0) as file:
+                file.write(struct.pack("<Q", len(header)) + header)
+                file.truncate(self._start + size)
 
     def write(self, name: str, first: int, values: NDArray[Any]) -> None:
-        """Write consecutive numbers of a tensor, from flat position ``first`` on."""
+        """Write consecutive numbers of a tensor, from flat position ``first`` on.
+
+        Raises:
+            UserError: the disk is full.
+        """
         place, dtype = self._places[name]
-        self._file.seek(self._start + place + first * dtype.itemsize)
-        self._file.write(np.ascontiguousarray(values, dtype=dtype).tobytes())
+        with disk_errors(self._path.parent):
+            self._file.seek(self._start + place + first * dtype.itemsize)
+            write_all(self._file, np.ascontiguousarray(values, dtype=dtype).data.cast("B"))
 
     def finish(self) -> None:
         """Give the file its name, once every process has written."""
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._processes.gather(None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from tugofwar.errors import UserError
 from tugofwar.selection import SelectedBlock
 
 
@@ -69,7 +70,12 @@ class Part:
 
 
 def split_into_parts(model: nn.Module, blocks: Sequence[SelectedBlock]) -> list[Part]:
-    """Parts of every block, in the blocks' order; each candidate weight alone, the rest of a block together."""
+    """Parts of every block, in the blocks' order; each candidate weight alone, the rest of a block together.
+
+    Raises:
+        UserError: a complex parameter.
+    """
+    _check_real(blocks)
     owners = _owners(model)
     parts: list[Part] = []
     for block in blocks:
@@ -86,6 +92,13 @@ def split_into_parts(model: nn.Module, blocks: Sequence[SelectedBlock]) -> list[
         if rest:
             parts.append(Part(block.name, rest))
     return parts
+
+
+def _check_real(blocks: Sequence[SelectedBlock]) -> None:
+    for block in blocks:
+        for name, parameter in block.parameters.items():
+            if parameter.is_complex():
+                raise UserError(f"{name} is complex; gradients are compared for real parameters only, so leave it out.")
 
 
 def _owners(model: nn.Module) -> dict[nn.Parameter, list[tuple[nn.Module, str]]]:

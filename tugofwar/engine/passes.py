@@ -10,15 +10,18 @@ from torch import Tensor, nn
 
 from tugofwar.engine.capture import Call, Capture, weight_gradient
 from tugofwar.engine.choice import Keeping, choose_keeping
+from tugofwar.engine.fingerprint import batch_digest
 from tugofwar.engine.graph import Consumers, graph_of, has_reentrant_checkpoint, used_otherwise
 from tugofwar.engine.parts import Part
 from tugofwar.engine.store import Kept, Store
-from tugofwar.engine.verification import agree, any_nonzero, check_finite, check_repeatable
+from tugofwar.engine.verification import agree, any_nonzero, check_finite, check_repeatable, check_rounding
 from tugofwar.errors import UserError
 from tugofwar.probing import Loss, move_to
 
 Factors = tuple[tuple[Kept, Kept], ...]
 """Per call of the layer: ``X`` ``(tokens, inputs)`` and the transpose of ``D``, ``(outputs, tokens)``."""
+
+_REFUTED = Keeping("dense", "factors do not reproduce autograd's gradient", refuted=True)
 
 Piece = Kept | Factors | None
 """What one batch left of one part: its factors, its dense gradient, or None where that is exactly zero."""
@@ -26,10 +29,11 @@ Piece = Kept | Factors | None
 
 @dataclass
 class Row:
-    """One batch: its loss, and a piece per part (in the order of the parts)."""
+    """One batch: its loss, a piece per part (in the order of the parts), and a digest that tells it from others."""
 
     loss: float
     pieces: list[Piece]
+    digest: str = ""
 
 
 @dataclass
@@ -92,7 +96,8 @@ class Passes:
         self.parts = list(parts)
         self.loss = loss
         self.store = store
-        self.device = next(model.parameters()).device
+        # Weights that are offloaded are on no device between calls.
+        self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
         self._factor_dtype = factor_dtype
         self._reduce = reduce
         self._capture = Capture(self.parts)
@@ -113,20 +118,30 @@ class Passes:
         with self._capture.installed():
             for number, batch in batches:
                 where = f"batch {number + 1} of dataset {name!r}"
-                moved = move_to(batch, self.device)
-                expected = None if result.rows else float(self._loss(moved, where).detach())
-                got = self._pass(moved, where, dense | unverified, frozenset(self.parts) - dense)
-                if expected is not None:
-                    check_repeatable(expected, got.loss, where)
-                settled = self._settle(unverified, got, where) | self._surprises(got, dense | unverified, where)
+                settled = self._batch(batch, where, result, dense, unverified)
                 unverified -= frozenset(settled)
                 dense |= {part for part, keeping in settled.items() if keeping.kind == "dense"}
-                result.keepings |= {self.parts.index(part): keeping for part, keeping in settled.items()}
-                result.touched = result.touched or got.reached
-                result.rows.append(Row(got.loss, self._keep(got, dense, where)))
                 tick()
         result.keepings |= self._without_choice(result)
         return result
+
+    def _batch(
+        self, batch: Any, where: str, result: DatasetRows, dense: frozenset[Part], unverified: frozenset[Part]
+    ) -> dict[Part, Keeping]:
+        """Pass one batch and add its row; what autograd gave is gone afterwards. Returns what it settled."""
+        digest = batch_digest(batch)
+        moved = move_to(batch, self.device)
+        if not result.rows:
+            first = float(self._loss(moved, where).detach())
+        got = self._pass(moved, where, dense | unverified, frozenset(self.parts) - dense)
+        if not result.rows:
+            check_repeatable(first, got.loss, where)
+        settled = self._settle(unverified, got, where) | self._surprises(got, dense | unverified, where)
+        result.keepings |= {self.parts.index(part): keeping for part, keeping in settled.items()}
+        result.touched = result.touched or got.reached
+        kept_dense = dense | {part for part, keeping in settled.items() if keeping.kind == "dense"}
+        result.rows.append(Row(got.loss, self._keep(got, kept_dense, where), digest))
+        return settled
 
     def _pass(self, batch: Any, where: str, asked: frozenset[Part], listened: frozenset[Part]) -> _Pass:
         """Gradients of the parts ``asked`` for by autograd, calls of the parts ``listened`` to."""
@@ -215,7 +230,7 @@ class Passes:
             "weight is tied, used functionally, or its layer is custom); its gradients are kept as dense rows.",
             stacklevel=2,
         )
-        return Keeping("dense", "factors do not reproduce autograd's gradient")
+        return _REFUTED
 
     def _without_choice(self, result: DatasetRows) -> dict[int, Keeping]:
         """How parts that are no candidates were kept."""
@@ -225,8 +240,7 @@ class Passes:
         if self._reduce is not None:
             return dict.fromkeys(reached, Keeping("sketch", "as asked"))
         other = Keeping("dense", "no weight of a linear layer")
-        fallen = Keeping("dense", "factors do not reproduce autograd's gradient")
-        return {number: fallen if self.parts[number].fallen_back else other for number in reached}
+        return {number: _REFUTED if self.parts[number].fallen_back else other for number in reached}
 
     def _keep(self, got: _Pass, dense: frozenset[Part], where: str) -> list[Piece]:
         kept_inputs: dict[int, Kept] = {}
@@ -252,10 +266,18 @@ class Passes:
             check_finite(part, call.gradient, where)
             check_finite(part, source, where)
             if id(call.input) not in kept_inputs:
-                kept_inputs[id(call.input)] = self.store.put(source.to(self._factor_dtype or source.dtype))
-            gradient = self.store.put(call.gradient.to(self._factor_dtype or call.gradient.dtype))
+                kept_inputs[id(call.input)] = self.store.put(self._rounded(source, part, where))
+            gradient = self.store.put(self._rounded(call.gradient, part, where))
             pairs.append((kept_inputs[id(call.input)], gradient))
         return tuple(pairs) or None
+
+    def _rounded(self, factor: Tensor, part: Part, where: str) -> Tensor:
+        """A factor in the precision that factors are stored in."""
+        if self._factor_dtype is None:
+            return factor
+        rounded = factor.to(self._factor_dtype)
+        check_rounding(part, factor, rounded, where)
+        return rounded
 
 
 def _flatten(part: Part, gradients: Iterator[Tensor | None]) -> Tensor | None:

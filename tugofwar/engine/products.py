@@ -11,9 +11,9 @@ from tugofwar.engine.parts import Part
 from tugofwar.engine.passes import Factors, Piece
 from tugofwar.engine.store import Store
 
-# Batches in one tile of the upper triangle; tiles below it are not computed.
-_SMALLEST_TILE = 64
-_TILES_ACROSS = 8
+# Batches in one tile, about; tiles below the diagonal are not computed. Smaller ones leave out more of what is
+# symmetric, larger ones multiply faster.
+_TILE = 250
 
 
 class GramAccumulator:
@@ -29,7 +29,7 @@ class GramAccumulator:
     def add(self, gradients: Tensor) -> None:
         """Add the products of ``(n, columns)`` gradients."""
         batches = len(gradients)
-        step = max(_SMALLEST_TILE, -(-batches // _TILES_ACROSS))
+        step = -(-batches // max(2, round(batches / _TILE)))
         for top in range(0, batches, step):
             above = gradients[top : top + step]
             for left in range(top, batches, step):
@@ -50,6 +50,11 @@ class GramAccumulator:
         """The Gram matrix, ``(n, n)`` float64, symmetric to the bit."""
         upper = torch.triu(self._total)
         return (upper + torch.triu(self._total, diagonal=1).T).numpy()
+
+
+def token_kernel_fits(part: Part, pieces: Sequence[Piece], buffer_bytes: int) -> bool:
+    """Whether the work arrays of two batches fit the buffer."""
+    return _batches_per_tile(part, pieces, buffer_bytes) >= 1
 
 
 def add_token_kernel(
@@ -75,18 +80,13 @@ def add_token_kernel(
         device: where to compute; the CPU by default.
     """
     rank, processes = share
-    most_tokens = max((_tokens(piece) for piece in pieces), default=1)
-    width = sum(part.shape)
-    # A tile of b batches needs 2 b t (outputs + inputs) numbers of factors and 2 (b t)^2 of products.
-    budget = buffer_bytes // part.dtype.itemsize
-    step = max(1, int(min(budget / (4 * width), (budget / 4) ** 0.5) / max(1, most_tokens)))
+    step = max(1, _batches_per_tile(part, pieces, buffer_bytes))
     tiles = [(top, left) for top in range(0, len(pieces), step) for left in range(top, len(pieces), step)]
     for number, (top, left) in enumerate(tiles):
         if number % processes != rank:
             continue
         above, beside = (_Tokens(part, pieces[at : at + step], store, device) for at in (top, left))
         total.add_tile(top, left, above.products(beside))
-        store.release_pages()
 
 
 class _Tokens:
@@ -108,6 +108,13 @@ class _Tokens:
         rows.index_add_(0, self.batch, kernel.double())
         sums = torch.zeros(self._batches, other._batches, dtype=torch.float64, device=kernel.device)
         return sums.index_add_(1, other.batch, rows)
+
+
+def _batches_per_tile(part: Part, pieces: Sequence[Piece], buffer_bytes: int) -> int:
+    # A tile of b batches of t tokens needs 2 b t (outputs + inputs) numbers of factors and about 4 (b t)^2 of products.
+    budget = buffer_bytes / part.dtype.itemsize
+    tokens = min(budget / (4 * sum(part.shape)), (budget / 4) ** 0.5)
+    return int(tokens / max(1, *(_tokens(piece) for piece in pieces)))
 
 
 def _tokens(piece: Piece) -> int:

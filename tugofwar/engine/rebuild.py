@@ -9,11 +9,15 @@ from tugofwar.engine.parts import Part
 from tugofwar.engine.passes import Piece
 from tugofwar.engine.store import Store
 
+# More rows of a weight at a time than this make the products no faster.
+_MOST_ROWS = 64
+
 
 def chunk_rows(part: Part, batches: int, buffer_bytes: int) -> int:
-    """How many rows of a part's weight fit the buffer for all ``batches``; at least one."""
+    """How many rows of a part's weight to rebuild at a time for all ``batches``; at least one."""
     rows, columns = part.shape
-    return min(rows, max(1, buffer_bytes // (batches * columns * part.dtype.itemsize)))
+    fitting = max(1, buffer_bytes // (batches * columns * part.dtype.itemsize))
+    return min(rows, fitting, _MOST_ROWS if columns > 1 else rows)
 
 
 def gradient_chunks(
@@ -49,7 +53,6 @@ def gradient_chunks(
         chunk = buffer[: len(pieces) * height * columns].view(len(pieces), height, columns)
         for piece, target in zip(pieces, chunk, strict=True):
             _rebuild(part, piece, store, start, target)
-        store.release_pages()
         yield start * columns, chunk.view(len(pieces), height * columns)
 
 

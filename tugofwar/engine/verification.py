@@ -11,6 +11,7 @@ from tugofwar.engine.parts import Part
 from tugofwar.errors import UserError
 
 _RELATIVE_TOLERANCE = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}
+_LARGEST_ROUNDING = torch.finfo(torch.bfloat16).eps
 
 
 def agree(reference: Tensor | None, rebuilt: Tensor | None, calls: Sequence[Call]) -> bool:
@@ -42,6 +43,18 @@ def check_finite(part: Part, tensor: Tensor | None, where: str) -> None:
         raise UserError(f"The gradient of {part.name} in {where} is not finite.")
 
 
+def check_rounding(part: Part, exact: Tensor, rounded: Tensor, where: str) -> None:
+    """Raise a UserError if a factor of a part lost more than bfloat16's rounding, as to the narrow range of float16."""
+    if torch.finfo(rounded.dtype).tiny <= torch.finfo(exact.dtype).tiny:
+        return
+    lost = _norm(exact - rounded.to(exact.dtype))
+    if not lost <= _LARGEST_ROUNDING * _norm(exact):
+        raise UserError(
+            f"The factors of {part.name} in {where} are too large or too small for {_name(rounded.dtype)}; use "
+            "factor_dtype=torch.bfloat16, or none."
+        )
+
+
 def check_repeatable(first: float, second: float, where: str) -> None:
     """Raise a UserError if one batch gave two losses."""
     # Not equality: sums on a GPU differ in their last bits from run to run.
@@ -59,6 +72,10 @@ def _lowest_precision(reference: Tensor, calls: Sequence[Call]) -> torch.dtype:
     if reference.is_cuda and torch.backends.cuda.matmul.allow_tf32:
         dtypes.append(torch.float16)  # TF32 has as many bits
     return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _norm(tensor: Tensor) -> float:
