@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what the command line asks for."""
     options = _parse(arguments)
     scale = SCALES[options.scale]
-    extent = replace(QUICK if options.quick else FULL, **({"batches": options.batches} if options.batches else {}))
+    changes = {"batches": options.batches, "repeats": options.repeats and (options.repeats,) * 3}
+    extent = replace(QUICK if options.quick else FULL, **{key: value for key, value in changes.items() if value})
     steps = table_steps(scale, extent, options.only)
     if "growth" in options.only:
         steps += growth_steps(scale, extent)
@@ -51,6 +52,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time and memory of exact inner products of gradients.")
     parser.add_argument("--quick", action="store_true", help="fewer batches, no repeats, a shorter growth section")
     parser.add_argument("--batches", type=_numbers, help="numbers of batches of the table, such as 16,200,1000")
+    parser.add_argument("--repeats", type=int, help="of every measurement of the table")
     parser.add_argument("--only", type=_sections, default=SECTIONS, help=f"some of {','.join(SECTIONS)}")
     parser.add_argument("--scale", choices=SCALES, default="paper", help="tiny: to try the script, not to measure")
     parser.add_argument(
@@ -89,10 +91,14 @@ def _output(text: str) -> Path:
 
 def _say_forecast(steps: Sequence[Step], scale: Scale) -> None:
     """Time a few plain passes and say how long all steps may take."""
-    (deep, _), (shallow, _) = (run(Job("naive loop", each, range(4), 2)) for each in (scale, scale.shallow()))
-    if deep.failure or shallow.failure:
-        sys.exit(f"Plain passes already fail: {deep.failure or shallow.failure}.")
-    minutes = forecast_seconds(steps, scale, deep.plain_seconds, shallow.plain_seconds) / 60
+    seconds = {}
+    for each in {scale, scale.shallow()} if any(step.section == "growth" for step in steps) else {scale}:
+        outcome, _ = run(Job("naive loop", each, range(4), 2))
+        if outcome.failure is not None:
+            sys.exit(f"Plain passes already fail: {outcome.failure}.")
+        seconds[each] = outcome.plain_seconds
+    deep = seconds[scale]
+    minutes = forecast_seconds(steps, scale, deep, seconds.get(scale.shallow(), deep)) / 60
     print(f"{len(steps)} measurements, about {minutes:.0f} minutes.", file=sys.stderr)
 
 

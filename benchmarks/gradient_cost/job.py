@@ -18,6 +18,8 @@ from gradient_cost.scale import Scale
 # there must be importable from anywhere, so not this package.
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["transformers.models.llama.modeling_llama", "tugofwar.recorder"])
+# About so many plain passes are enough to compare with, however many batches there are.
+_PLAIN_PASSES = 100
 _WARM_UP = 2
 
 
@@ -101,7 +103,7 @@ def _measure(job: Job) -> tuple[Outcome, NDArray[np.float64] | None]:
         for number in range(_WARM_UP):
             plain(make(number))
     clock = pacing.Clock(plain)
-    batches = pacing.Batches(make, job.numbers, clock)
+    batches = pacing.Batches(make, job.numbers, clock, max(1, len(job.numbers) // _PLAIN_PASSES))
     with pacing.peak_memory() as after, clock.running():
         gram = method(model, batches, job.datasets)
     extra = max(0, after[0] - before[0]) if before and after else None

@@ -19,7 +19,7 @@ PEERS = (
 # They hold every gradient.
 HOLDING = ("naive loop", "opacus", "BackPACK")
 
-# What is quadratic in the batches, or holds all gradients or graphs, is measured up to here and no further.
+# What is quadratic in the batches, passes them twice, or holds all gradients or graphs, is measured up to here.
 MOST_FOR_PEERS = 32
 MOST_FOR_BASELINES = 200
 _BATCHES_PER_DATASET = 100
@@ -104,8 +104,8 @@ def _methods(batches: int, sections: Iterable[str]) -> list[str]:
     few = batches <= MOST_FOR_PEERS
     methods: list[str] = []
     if "ours" in sections or (few and "peers" in sections):
-        methods += OURS
-        methods += BASELINES if batches <= MOST_FOR_BASELINES else ()
+        methods += OURS if batches <= MOST_FOR_BASELINES else OURS[:1]
+        methods += BASELINES if few else BASELINES[:1] if batches <= MOST_FOR_BASELINES else ()
     if few and "peers" in sections:
         methods += PEERS
     return methods
@@ -142,5 +142,6 @@ def forecast_seconds(steps: Sequence[Step], scale: Scale, deep: float, shallow: 
         plain = deep if step.section != "growth" else shallow * step.job.scale.parameters / scale.parameters
         # Products cost the same per batch under a shallow model as under a deep one.
         products = 0.0 if step.section != "growth" else deep * step.job.scale.parameters / scale.parameters
-        total += _SECONDS_TO_START + batches * (plain * (1 + roughly) + products * (0.05 + batches / 8000))
+        beside = min(1.0, 100 / batches)
+        total += _SECONDS_TO_START + batches * (plain * (beside + roughly) + products * (0.05 + batches / 8000))
     return total

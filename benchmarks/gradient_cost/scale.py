@@ -26,7 +26,7 @@ class Scale:
     heads: int
     experts: int = 5
     visual: int = 16
-    text: int = 48
+    text: int = 96
 
     @property
     def parameters(self) -> int:

@@ -12,9 +12,8 @@ from safetensors.numpy import load_file
 
 import tugofwar as tow
 
-from . import small
+from . import ranks, small
 
-ranks = pytest.importorskip("tests.tugofwar.ranks")
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
