@@ -158,7 +158,8 @@ def plan(
     kept = size * len(set(sampled.datasets)) * 4 * keep_means + size * 3 * (2 if tasks else 1) * keep_scores
     factors = sampled.bytes * batches
     grams = geometries * rows * rows * 8
-    work = budget.buffer + 2 * budget.sample + 2 * grams
+    largest = rows * max(part.size * part.dtype.itemsize for part in parts)
+    work = min(budget.buffer, largest) + 2 * min(budget.sample, largest) + 2 * grams
     allowed = budget.factors
     persistent = workspace is not None and resume
     in_memory = 0 if persistent else factors if allowed is None else min(factors, allowed)
