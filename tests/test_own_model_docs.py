@@ -46,6 +46,8 @@ def test_there_are_three_examples():
 def test_an_example_runs_as_printed(title, tmp_path):
     printed = []
     (code,) = blocks(EXAMPLES[title], "python")
+    if "peft" in code:
+        pytest.importorskip("peft", reason="peft is a dependency of this example and of the tests only")
     file = re.match(r"# (\w+\.py)\n", code)
     (tmp_path / (file[1] if file else "example.py")).write_text(code, encoding="utf-8")
     if not file:

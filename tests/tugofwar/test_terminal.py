@@ -63,6 +63,7 @@ def test_of_several_processes_only_the_first_speaks(capsys, monkeypatch):
     assert ending(Mistake("no."), capsys) == (2, "Error: no.\n")
 
 
+@pytest.mark.filterwarnings("error")
 def test_own_warnings_are_plain_lines_and_others_are_left_alone(capsys):
     with terminal.plain_warnings("tugofwar"):
         warnings.warn_explicit("weight a falls back", UserWarning, terminal.__file__, 7, module="tugofwar.terminal")
