@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,31 @@ def test_memory_is_used_before_the_disk(tmp_path):
 
 def test_a_part_of_a_larger_tensor_does_not_keep_all_of_it():
     large = torch.ones(1000, 10)
+    alive = weakref.ref(large.untyped_storage())
     with Store() as store:
         kept = store.put(large[3])
-        assert kept.untyped_storage().nbytes() == 40
+        del large
+        assert alive() is None
+        assert kept.tolist() == [1.0] * 10
+
+
+def test_tensors_in_memory_share_slabs_without_touching_each_other(monkeypatch):
+    monkeypatch.setattr("tugofwar.engine.store._SLAB_BYTES", 300)
+    tensors = [
+        torch.arange(7.0),
+        torch.arange(5.0, dtype=torch.float64) + 10,
+        torch.arange(12.0).bfloat16().view(3, 4),
+        torch.zeros(0, 4),
+        torch.arange(200.0),  # larger than a slab
+        torch.arange(6.0).view(2, 3).T,
+    ]
+    with Store() as store:
+        kept = [store.put(tensor) for tensor in tensors]
+        for before, after in zip(tensors, map(store.get, kept), strict=True):
+            assert after.dtype == before.dtype
+            assert torch.equal(after, before)
+        assert kept[0].untyped_storage().data_ptr() == kept[1].untyped_storage().data_ptr()
+    assert store.bytes_in_memory == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def test_a_new_file_does_not_write_through_a_hard_link(tmp_path):

@@ -21,6 +21,10 @@ from tugofwar.sizes import format_bytes
 _ALIGNMENT = 64
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
+# Tensors that stay are laid into slabs of this size. Allocated one by one between the passes' own short-lived tensors,
+# they leave holes that the allocator cannot give back: half as much again as the tensors themselves.
+_SLAB_BYTES = 32 * 2**20
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -63,6 +67,8 @@ class Store:
         self._writer_name = ""
         self._maps: dict[str, mmap.mmap] = {}
         self._bytes_read = 0
+        self._slab = torch.empty(0, dtype=torch.uint8)
+        self._slab_used = 0
 
     def __enter__(self) -> "Store":
         return self
@@ -82,7 +88,7 @@ class Store:
             self._close_writer()
 
     def put(self, tensor: Tensor) -> Kept:
-        """Keep ``tensor``, or a copy of it on the CPU, contiguous and with no memory beyond its own numbers.
+        """Keep a copy of ``tensor`` on the CPU, contiguous.
 
         Raises:
             UserError: it fits neither the budget nor the disk.
@@ -91,10 +97,20 @@ class Store:
         size = kept.numel() * kept.element_size()
         if self._fits(size):
             self.bytes_in_memory += size
-            return kept.clone() if kept.untyped_storage().nbytes() > size else kept
+            return self._lay(kept, size)
         if self.folder is None:
             raise self._beyond_budget()
         return self._write(kept, size)
+
+    def _lay(self, tensor: Tensor, size: int) -> Tensor:
+        """Copy ``tensor`` to the end of the last slab."""
+        start = self._slab_used + -self._slab_used % _ALIGNMENT
+        if start + size > self._slab.numel():
+            # Memory that is never written to is never taken, so a slab that stays half empty costs nothing.
+            self._slab, start = torch.empty(max(_SLAB_BYTES, size), dtype=torch.uint8), 0
+        self._slab_used = start + size
+        laid = self._slab[start : start + size].view(tensor.dtype).view(tensor.shape)
+        return laid.copy_(tensor)
 
     def expect(self, size: int) -> None:
         """Raise a UserError now if ``size`` more bytes will not fit the budget or the disk."""
