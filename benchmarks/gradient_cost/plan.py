@@ -60,7 +60,7 @@ class Extent:
     growth_widths: tuple[int, ...]
 
 
-FULL = Extent((16, 200, 1000), (3, 2, 1), (50, 100, 200, 400, 800), (2, 4, 6, 12), 240, (1, 2, 4))
+FULL = Extent((16, 200, 1000), (3, 2, 1), (50, 100, 200, 400, 800), (2, 4, 8, 12), 96, (1, 2, 4))
 QUICK = Extent((8, 40), (1, 1, 1), (50, 100), (2, 6), 48, (1, 2))
 
 
@@ -104,7 +104,7 @@ def _methods(batches: int, sections: Iterable[str]) -> list[str]:
     few = batches <= MOST_FOR_PEERS
     methods: list[str] = []
     if "ours" in sections or (few and "peers" in sections):
-        methods += OURS if batches <= MOST_FOR_BASELINES else OURS[:1]
+        methods += OURS if few else OURS[:1]
         methods += BASELINES if few else BASELINES[:1] if batches <= MOST_FOR_BASELINES else ()
     if few and "peers" in sections:
         methods += PEERS
@@ -112,7 +112,7 @@ def _methods(batches: int, sections: Iterable[str]) -> list[str]:
 
 
 def growth_steps(scale: Scale, extent: Extent) -> list[Step]:
-    """Ours under one layer of language model: over batches, over datasets, over parameters."""
+    """Ours under one layer of language model: over batches, over datasets, over parameters; the longest last."""
     shallow = scale.shallow()
     first = extent.growth_batches[0]
     steps = [Step("growth", "batches", Job("ours", shallow, range(n), 2)) for n in extent.growth_batches]
@@ -123,7 +123,7 @@ def growth_steps(scale: Scale, extent: Extent) -> list[Step]:
         Step("growth", "parameters", Job("ours", shallow.wider(times), range(first), 2))
         for times in extent.growth_widths
     ]
-    return steps
+    return sorted(steps, key=lambda step: len(step.job.numbers) * step.job.scale.parameters)
 
 
 def forecast_seconds(steps: Sequence[Step], scale: Scale, deep: float, shallow: float) -> float:
