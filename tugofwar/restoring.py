@@ -66,7 +66,7 @@ def _only_requiring(model: nn.Module, selected: set[nn.Parameter]) -> Iterator[N
                 parameter.requires_grad_(False)
         yield
     finally:
-        # All of them, because the engine switches selected ones off and on as well.
+        # All of them: what runs inside may switch selected ones off and on as well.
         for parameter, required in before.items():
             parameter.requires_grad_(required)
 

@@ -101,7 +101,7 @@ def relative_error(measured, exact):
 
 
 def test_the_zoo_is_large_and_its_oracle_sees_something():
-    assert len(ARCHITECTURES) >= 24
+    assert len(ARCHITECTURES) > 70  # as the README says
     for entry in (ARCHITECTURES["plain_mlp"], ARCHITECTURES["gradient_penalty_inside_the_loss"]):
         oracle = Oracle(entry.build(torch.float64))
         assert (oracle.gram(oracle.names, slice(None)).diagonal() > 1e-6).all()
