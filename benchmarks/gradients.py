@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "growth" in options.only:
         steps += growth_steps(scale, extent)
     if not steps:
-        sys.exit("Nothing to measure: other libraries are measured with up to 32 batches; see --batches and --only.")
+        sys.exit("Nothing to measure: other libraries are measured with up to 200 batches; see --batches and --only.")
     _say_forecast(steps, scale)
     report = Report(scale)
     for step in tqdm(steps, desc="measurements", unit="job"):

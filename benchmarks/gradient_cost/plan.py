@@ -16,12 +16,14 @@ PEERS = (
     "opacus",
     "BackPACK",
 )
+# These take as long with every batch as with the first; the others are quadratic in the batches, or hold all graphs.
+STEADY_PEERS = ("dattri-llm", "BackPACK")
 # They hold every gradient.
 HOLDING = ("naive loop", "opacus", "BackPACK")
 
-# What is quadratic in the batches, passes them twice, or holds all gradients or graphs, is measured up to here.
 MOST_FOR_PEERS = 32
-MOST_FOR_BASELINES = 200
+# All gradients of more batches do not fit.
+MOST_FOR_STEADY = 200
 _BATCHES_PER_DATASET = 100
 _BATCHES_OF_REFERENCE = 16
 
@@ -45,7 +47,7 @@ class Extent:
 
     Attributes:
         batches: numbers of batches of the table.
-        repeats: of measurements with up to ``MOST_FOR_PEERS``, up to ``MOST_FOR_BASELINES``, and more batches.
+        repeats: of measurements with up to ``MOST_FOR_PEERS``, up to ``MOST_FOR_STEADY``, and more batches.
         growth_batches: numbers of batches, with 2 datasets.
         growth_datasets: numbers of datasets, with ``growth_total`` batches.
         growth_total: see above.
@@ -94,20 +96,21 @@ def table_steps(scale: Scale, extent: Extent, sections: Iterable[str]) -> list[S
         datasets = datasets_of(batches)
         steps.append(Step("reference", str(batches), Job("reference", scale, reference_rows(batches), datasets)))
         small, middle, large = extent.repeats
-        repeats = small if batches <= MOST_FOR_PEERS else middle if batches <= MOST_FOR_BASELINES else large
+        repeats = small if batches <= MOST_FOR_PEERS else middle if batches <= MOST_FOR_STEADY else large
         for _ in range(repeats):
             steps += [Step("table", str(batches), Job(name, scale, range(batches), datasets)) for name in methods]
     return steps
 
 
 def _methods(batches: int, sections: Iterable[str]) -> list[str]:
+    if batches > MOST_FOR_STEADY:
+        return ["ours"] if "ours" in sections else []
     few = batches <= MOST_FOR_PEERS
     methods: list[str] = []
-    if "ours" in sections or (few and "peers" in sections):
-        methods += OURS if few else OURS[:1]
-        methods += BASELINES if few else BASELINES[:1] if batches <= MOST_FOR_BASELINES else ()
-    if few and "peers" in sections:
-        methods += PEERS
+    if "ours" in sections or "peers" in sections:
+        methods += [*OURS, *(BASELINES if few else BASELINES[:1])]
+    if "peers" in sections:
+        methods += PEERS if few else STEADY_PEERS
     return methods
 
 

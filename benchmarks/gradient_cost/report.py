@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradient_cost.job import Job, Outcome
-from gradient_cost.plan import MOST_FOR_BASELINES, MOST_FOR_PEERS, PEERS, reference_rows
+from gradient_cost.plan import MOST_FOR_PEERS, MOST_FOR_STEADY, PEERS, reference_rows
 from gradient_cost.scale import Scale
 from tugofwar.sizes import format_bytes
 
@@ -184,12 +184,18 @@ def _table(report: Report) -> list[str]:
     rows = [row for row in report.rows if row.section == "table"]
     for batches in sorted({row.batches for row in rows}):
         lines += [_table_line(report, row) for row in rows if row.batches == batches]
-        if batches > MOST_FOR_BASELINES:
+        if batches > MOST_FOR_STEADY:
             counted = format_bytes(batches * report.scale.gradient_bytes)
             lines.append(f"| {batches} | naive loop | not run | | {counted} (counted, not measured) | | |")
         if batches > MOST_FOR_PEERS:
-            lines.append(f"| {batches} | other libraries | not run beyond {MOST_FOR_PEERS} batches | | | | |")
+            lines.append(f"| {batches} | {_left_out(batches)} | | | | |")
     return lines
+
+
+def _left_out(batches: int) -> str:
+    if batches > MOST_FOR_STEADY:
+        return f"other libraries | not run beyond {MOST_FOR_STEADY} batches"
+    return f"the other libraries | not run beyond {MOST_FOR_PEERS} batches"
 
 
 def _table_line(report: Report, row: Row) -> str:

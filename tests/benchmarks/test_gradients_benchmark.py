@@ -54,7 +54,7 @@ def test_the_table_is_printed_and_written_with_the_goals(results):
         (["--batches", "four"], "--batches"),
         (["--only", "peer"], "'peer' is none of ours, peers, growth"),
         (["--out", "nowhere/results.md"], "'nowhere/results.md' is no .md file in an existing folder"),
-        (["--only", "peers", "--batches", "40"], "up to 32 batches"),
+        (["--only", "peers", "--batches", "400"], "up to 200 batches"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_sentence(arguments, said):
