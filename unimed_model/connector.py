@@ -1,116 +1,138 @@
 """The connector between vision encoder and LLM: linear, MLP, or a mixture of projection experts (CMoE).
 
-Section 3.2.2 of the paper. Experts are dense: every expert sees every token and the router's weights sum
-their outputs (eq. 9). A router is built only for the mixture.
+Section 3.2.2 of the paper. The weights of a router (``unimed_model.router``) sum the experts' outputs (eq. 9); a router
+is built only for the mixture. How the sum is computed is ``unimed_model.mixing``.
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from .data.sample import IMAGE_TASKS
+from .mixing import mix
+from .router import build_router
 from .settings import ConnectorSettings
 
 
 @dataclass
 class ConnectorOutput:
-    """Aligned visual tokens (images, tokens, text width) and, for the mixture, each token's routing weights.
+    """What goes into the connector and what comes out.
 
-    ``router_weights``: (images, tokens, experts), rows summing to 1; None without a router.
+    Attributes:
+        tokens: aligned visual tokens (images, tokens, text width), f^align of the paper.
+        router_weights: (images, tokens, experts), summing to 1 over experts; None without a mixture.
+        inputs: resampled visual tokens (images, tokens, width), f^ag of the paper.
     """
 
     tokens: Tensor
-    router_weights: Tensor | None = None
+    router_weights: Tensor | None
+    inputs: Tensor
 
 
-def projection(width_in: int, width_out: int, layers: int) -> nn.Sequential:
-    """Return ``layers`` linear layers with GELU between them, (…, width_in) -> (…, width_out)."""
-    modules: list[nn.Module] = [nn.Linear(width_in, width_out)]
-    for _ in range(layers - 1):
-        modules += [nn.GELU(), nn.Linear(width_out, width_out)]
-    return nn.Sequential(*modules)
+def projection(width_in: int, width_out: int, layers: int, hidden: int | None = None) -> nn.Sequential:
+    """Return ``layers`` linear layers with GELU between them, (…, width_in) -> (…, width_out).
+
+    Args:
+        width_in: of the input.
+        width_out: of the output.
+        layers: linear layers.
+        hidden: width between two layers; None: ``width_out``.
+    """
+    widths = [width_in, *[hidden or width_out] * (layers - 1), width_out]
+    modules: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        modules += [nn.Linear(before, after), nn.GELU()]
+    return nn.Sequential(*modules[:-1])
 
 
 class ProjectionConnector(nn.Module):
     """Linear or MLP connector: one projection for all tasks, the synergy hypothesis' model."""
 
-    def __init__(self, width_in: int, width_out: int, layers: int) -> None:
+    def __init__(self, width_in: int, width_out: int, layers: int, hidden: int | None = None) -> None:
         super().__init__()
-        self.layers = projection(width_in, width_out, layers)
+        self.layers = projection(width_in, width_out, layers, hidden)
 
-    def forward(self, tokens: Tensor, task_ids: Tensor) -> ConnectorOutput:
+    def forward(self, tokens: Tensor, task_ids: Tensor | None = None) -> ConnectorOutput:
         """Project (images, tokens, width_in) to (images, tokens, width_out); tasks make no difference."""
-        return ConnectorOutput(self.layers(tokens))
-
-
-class SoftRouter(nn.Module):
-    """Weights of all experts for each token, from the token, its task, or both (eq. 8 and 14).
-
-    The input order is task token, then visual token, as in the released code; eq. 8 prints the reverse,
-    which is the same function up to a permutation of the first layer's columns.
-    """
-
-    def __init__(self, width: int, settings: ConnectorSettings) -> None:
-        super().__init__()
-        self.strategy = settings.strategy
-        self.normalisation = settings.normalisation
-        width_in = 2 * width if self.strategy == "token_task" else width
-        hidden = settings.router_hidden or 4 * width_in
-        self.layers = nn.Sequential(nn.Linear(width_in, hidden), nn.GELU(), nn.Linear(hidden, settings.num_experts))
-
-    def forward(self, tokens: Tensor, task_tokens: Tensor | None) -> Tensor:
-        """Return routing weights (images, tokens, experts) that sum to 1 over experts.
-
-        Args:
-            tokens: visual tokens (images, tokens, width).
-            task_tokens: task token of each image (images, width); None for the strategy ``token``.
-        """
-        scores = self.layers(self._input(tokens, task_tokens))
-        if self.normalisation == "softmax":
-            return scores.softmax(dim=-1)
-        # sigmoid(s) / sum sigmoid(s), through the logarithm: all scores far below 0 would give 0 / 0
-        return nn.functional.logsigmoid(scores).softmax(dim=-1)
-
-    def _input(self, tokens: Tensor, task_tokens: Tensor | None) -> Tensor:
-        if task_tokens is None:
-            return tokens
-        repeated = task_tokens.unsqueeze(1).expand(-1, tokens.shape[1], -1)
-        return repeated if self.strategy == "task" else torch.cat([repeated, tokens], dim=-1)
+        return ConnectorOutput(self.layers(tokens), None, tokens)
 
 
 class CMoEConnector(nn.Module):
-    """Connector-MoE: N projection experts and a soft router on visual tokens and task tokens (eq. 9)."""
+    """Connector-MoE: N projection experts, and a router on visual tokens and vision-level task tokens (eq. 9).
 
-    def __init__(self, width_in: int, width_out: int, num_tasks: int, settings: ConnectorSettings) -> None:
+    Raises:
+        ValueError: fewer experts than image tasks under a hard router.
+    """
+
+    def __init__(self, width_in: int, width_out: int, settings: ConnectorSettings) -> None:
         super().__init__()
         self.experts = nn.ModuleList(
-            projection(width_in, width_out, settings.layers) for _ in range(settings.num_experts)
+            projection(width_in, width_out, settings.layers, _width(settings.hidden))
+            for _ in range(settings.num_experts)
         )
-        self.router = SoftRouter(width_in, settings)
+        self.router = build_router(width_in, settings)
         self.task_tokens: nn.Parameter | None = None
-        if settings.strategy != "token":
-            self.task_tokens = nn.Parameter(0.02 * torch.randn(num_tasks, width_in))
+        if settings.reads_tasks and settings.router != "hard":
+            self.task_tokens = nn.Parameter(0.02 * torch.randn(len(IMAGE_TASKS), width_in))
+        # weights of exactly 0 need no expert
+        self.skips = settings.router == "hard" or (settings.router == "sparse" and settings.masking == "infinity")
 
-    def forward(self, tokens: Tensor, task_ids: Tensor) -> ConnectorOutput:
+    def forward(self, tokens: Tensor, task_ids: Tensor | None = None) -> ConnectorOutput:
         """Align visual tokens with the LLM's embeddings.
 
         Args:
             tokens: (images, tokens, width_in).
-            task_ids: (images,) index of each image's task among the configuration's image tasks.
+            task_ids: (images,) index of each image's task in ``IMAGE_TASKS``; needed by a hard router and where task
+                tokens are read.
 
         Returns:
             Aligned tokens (images, tokens, width_out) and routing weights (images, tokens, experts).
+
+        Raises:
+            ValueError: no ``task_ids`` where they are needed.
         """
-        task_tokens = None if self.task_tokens is None else self.task_tokens[task_ids]
-        weights = self.router(tokens, task_tokens)
-        outputs = torch.stack([expert(tokens) for expert in self.experts], dim=-1)
-        return ConnectorOutput(torch.einsum("btdn,btn->btd", outputs, weights), weights)
+        task_tokens = None
+        if self.task_tokens is not None:
+            if task_ids is None:
+                raise ValueError("the connector's router needs the task of each image in task_ids")
+            task_tokens = self.task_tokens[task_ids]
+        weights = self.router(tokens, task_tokens, task_ids)
+        mixed = mix(self.experts, tokens.flatten(0, 1), weights.flatten(0, 1), skip_zeros=self.skips)
+        return ConnectorOutput(mixed.unflatten(0, tokens.shape[:2]), weights, tokens)
 
 
-def build_connector(
-    settings: ConnectorSettings, width_in: int, width_out: int, num_tasks: int
-) -> ProjectionConnector | CMoEConnector:
+def build_connector(settings: ConnectorSettings, width_in: int, width_out: int) -> ProjectionConnector | CMoEConnector:
     """Return the connector that the settings describe, with torch's default initialisation."""
     if settings.kind == "cmoe":
-        return CMoEConnector(width_in, width_out, num_tasks, settings)
-    return ProjectionConnector(width_in, width_out, 1 if settings.kind == "linear" else settings.layers)
+        return CMoEConnector(width_in, width_out, settings)
+    layers = 1 if settings.kind == "linear" else settings.layers
+    if settings.hidden == "as_cmoe":
+        return ProjectionConnector(width_in, width_out, layers, width_as_cmoe(settings, width_in, width_out))
+    return ProjectionConnector(width_in, width_out, layers, _width(settings.hidden))
+
+
+def width_as_cmoe(settings: ConnectorSettings, width_in: int, width_out: int) -> int:
+    """Return the hidden width with which an MLP has the number of parameters nearest to the mixture's.
+
+    Args:
+        settings: an MLP's, whose other keys describe the mixture.
+        width_in: of the visual tokens.
+        width_out: of the LLM's embeddings.
+    """
+    mixture = settings.model_copy(update={"kind": "cmoe", "hidden": None, "layers": 2})
+    with torch.device("meta"):
+        wanted = sum(parameter.numel() for parameter in CMoEConnector(width_in, width_out, mixture).parameters())
+
+    def parameters(hidden: int) -> int:
+        between = (settings.layers - 2) * (hidden * hidden + hidden)
+        return width_in * hidden + hidden + between + hidden * width_out + width_out
+
+    above = bisect_left(range(1, wanted), wanted, key=parameters) + 1
+    return min((max(1, above - 1), above), key=lambda hidden: abs(parameters(hidden) - wanted))
+
+
+def _width(hidden: int | str | None) -> int | None:
+    return hidden if isinstance(hidden, int) else None

@@ -54,6 +54,7 @@ def evaluate(
     names: tuple[str, ...] | None = None,
     limit: int | None = None,
     batch_size: int = 64,
+    weights: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, DatasetResult]:
     """Answer the samples of a split, score the answers, and write both into a folder, all or nothing.
@@ -66,6 +67,7 @@ def evaluate(
         names: datasets; None for all that the root offers.
         limit: answer at most this many samples per dataset, spread evenly over it.
         batch_size: samples answered at once.
+        weights: folder with the pretrained parts, if they are not where they were at training.
         quiet: no progress bar.
 
     Raises:
@@ -74,13 +76,13 @@ def evaluate(
     if out.exists() and not (out / "scores.json").is_file():
         raise UserError(f"{out} exists and holds no evaluation; choose another --out or remove it.")
     sources = select_sources(discover(root), names, str(root))
-    model, processor = open_run(run)
+    model, processor = open_run(run, weights)
     answered: dict[str, tuple[DatasetSource, Sequence[Sample], list[str]]] = {}
     for source in sources:
-        samples = _spread(open_source(source, split), limit)
+        samples = _written(_spread(open_source(source, split), limit), processor)
         answered[source.name] = (source, samples, generate(model, processor, samples, batch_size, quiet))
     results = {
-        name: score(samples, answers, open_source(source, "train"), picture_planes(root))
+        name: score(samples, answers, _written(open_source(source, "train"), processor), picture_planes(root))
         for name, (source, samples, answers) in answered.items()
     }
     _write(out, run, split, results, {name: (s, a) for name, (_, s, a) in answered.items()})
@@ -95,13 +97,16 @@ def generate(
     batch_size: int,
     quiet: bool = False,
 ) -> list[str]:
-    """Return the model's greedy answers, blanks around them removed, in the order of the samples."""
+    """Return the model's greedy answers, blanks around them removed, in the order of the samples.
+
+    Instructions are written in the format of the processor's profile.
+    """
     answers: list[str] = []
     starts = range(0, len(samples), batch_size)
     name = samples[0].dataset if samples else ""
     for start in tqdm(starts, desc=f"answering {name}", disable=quiet, file=sys.stderr):
-        chosen = samples[start : start + batch_size]
-        batch = processor.generation_batch([Turn(s.task, s.instruction, s.image) for s in chosen])
+        chosen = _written(samples[start : start + batch_size], processor)
+        batch = processor.generation_batch([Turn.of(sample) for sample in chosen])
         batch = {key: value.to(model.device) for key, value in batch.items()}
         tokens = model.generate(**batch, max_new_tokens=LONGEST_ANSWER, do_sample=False)
         new = tokens[:, batch["input_ids"].shape[1] :]
@@ -109,13 +114,15 @@ def generate(
     return answers
 
 
-def score(samples: Sequence[Sample], answers: Sequence[str], train: Samples, planes: dict[str, str]) -> DatasetResult:
+def score(
+    samples: Sequence[Sample], answers: Sequence[str], train: Sequence[Sample], planes: dict[str, str]
+) -> DatasetResult:
     """Score the answers to one dataset and compare them with its baselines.
 
     Args:
-        samples: what was asked.
+        samples: what was asked, as the profile writes it: their answers are the references.
         answers: what was answered, in the same order.
-        train: training split, which the baselines learn from.
+        train: training split, which the baselines learn from, written alike.
         planes: image id -> plane, where the data root tells.
 
     Raises:
@@ -162,6 +169,11 @@ def _baselines(task: str, planes: dict[str, str]) -> dict[str, baselines.Baselin
             "thumbnail neighbour": baselines.thumbnail_neighbour,
         }
     return {"majority answer": baselines.majority_answer}
+
+
+def _written(samples: Sequence[Sample], processor: UniMedProcessor) -> list[Sample]:
+    """Samples with instructions and references as the processor's profile writes them."""
+    return [processor.prompts.for_evaluation(sample) for sample in samples]
 
 
 def _spread(samples: Samples, limit: int | None) -> Sequence[Sample]:

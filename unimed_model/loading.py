@@ -10,19 +10,22 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from .checkpoint import WEIGHTS
 from .errors import UserError
 from .modeling import UniMedForConditionalGeneration
 from .processing import UniMedProcessor
 
-WEIGHTS = "model.safetensors"
 
-
-def open_run(folder: Path) -> tuple[UniMedForConditionalGeneration, UniMedProcessor]:
+def open_run(folder: Path, weights: Path | None = None) -> tuple[UniMedForConditionalGeneration, UniMedProcessor]:
     """Return the trained model, in evaluation mode, and its processor.
+
+    Args:
+        folder: run folder.
+        weights: folder with the pretrained parts, if they are not where they were at training.
 
     Raises:
         UserError: the folder is missing, holds no configuration or no weights, or they are damaged or do not
-            belong together.
+            belong together; or a pretrained part is missing.
     """
     if not folder.is_dir():
         raise UserError(f"There is no run folder {folder}; unimed-train writes one.")
@@ -34,15 +37,22 @@ def open_run(folder: Path) -> tuple[UniMedForConditionalGeneration, UniMedProces
         raise UserError(f"{folder / 'config.json'} describes a {config.get('model_type')!r} model, not a Uni-Med one.")
     try:
         with transformers_in_silence():
-            # sizes that do not match are reported below, in one sentence, with all else that does not fit
-            model, report = UniMedForConditionalGeneration.from_pretrained(
-                folder, output_loading_info=True, ignore_mismatched_sizes=True
-            )
+            model = _open_model(folder, weights, holds_bases=config.get("holds_bases", True))
             processor = UniMedProcessor.from_pretrained(folder)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise UserError(f"The run in {folder} cannot be opened: {' '.join(str(error).split())}") from error
-    _require_complete(folder, report)
     return model.eval(), processor
+
+
+def _open_model(folder: Path, weights: Path | None, *, holds_bases: bool) -> UniMedForConditionalGeneration:
+    if not holds_bases:
+        return UniMedForConditionalGeneration.from_pretrained(folder, weights=weights)
+    # sizes that do not match are reported below, in one sentence, with all else that does not fit
+    model, report = UniMedForConditionalGeneration.from_pretrained(
+        folder, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    _require_complete(folder, report)
+    return model
 
 
 @contextmanager

@@ -1,15 +1,21 @@
 """UniMedForConditionalGeneration: vision encoder, resampler, connector and LLM (Figure 3 of the paper)."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .configuration import IMAGE_TASKS, UniMedConfig
+from .checkpoint import load_trained, open_bases, required_bases, trained_state
+from .configuration import UniMedConfig
 from .connector import ConnectorOutput, build_connector
-from .resampler import ProjectionResampler
+from .language import fresh_language_model, make_trainable
+from .lora_moe import recording_router_weights
+from .resampler import Resampler
+from .vision import VisionEncoder
 
 
 @dataclass
@@ -20,13 +26,19 @@ class UniMedOutput(ModelOutput):
         loss: mean cross-entropy over all answer tokens of the batch; None without labels.
         logits: (batch, sequence, vocabulary).
         past_key_values: the LLM's cache.
-        router_weights: (images, tokens, experts); None without a router or without images.
+        hidden_states: the LLM's, if asked for.
+        attentions: the LLM's, if asked for.
+        router_weights: the connector's, (images, tokens, experts), if asked for; None without a mixture or images.
+        lora_router_weights: LoRA-MoE's, layer name -> (batch, sequence, experts), if asked for.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     past_key_values: Any | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     router_weights: Tensor | None = None
+    lora_router_weights: dict[str, Tensor] | None = None
 
 
 class UniMedPreTrainedModel(PreTrainedModel):
@@ -37,7 +49,10 @@ class UniMedPreTrainedModel(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
     _supports_sdpa = True
+    # what is trained stays in full precision when the rest is opened in half
+    _keep_in_fp32_modules_strict = {"connector", "lora_A", "lora_B", "lora_router"}  # noqa: RUF012 - as transformers has it
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave weights as built: the parts initialise themselves, the connector by torch's own default."""
@@ -49,24 +64,28 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
     Text-only samples never reach the connector. One batch may mix samples with and without an image and of
     different tasks: ``pixel_values`` and ``task_ids`` have one row per image, in the order of the images'
     placeholders in ``input_ids``.
+
+    Args:
+        config: the model's configuration.
+        vision_model: the vision encoder with its weights, which is changed in place; None: fresh weights.
+        language_model: the LLM with its weights, which is changed in place; None: fresh weights.
     """
 
-    def __init__(self, config: UniMedConfig) -> None:
+    def __init__(
+        self,
+        config: UniMedConfig,
+        vision_model: nn.Module | None = None,
+        language_model: PreTrainedModel | None = None,
+    ) -> None:
         super().__init__(config)
-        vision: Any = config.vision_config
         text: Any = config.text_config
-        self.vision_model = AutoModel.from_config(vision)
-        # the pooler on the CLS token is never used, so it must not stand among the trained parameters
-        self.vision_model.pooler = None
-        self.resampler = ProjectionResampler(config.resampler_rate)
-        self.connector = build_connector(
-            config.connector_settings,
-            vision.hidden_size * config.resampler_rate,
-            text.hidden_size,
-            len(IMAGE_TASKS),
-        )
-        self.language_model = AutoModelForCausalLM.from_config(text)
+        self.vision_model = VisionEncoder(config.vision_config, config.encoder_use, vision_model)
+        self.resampler = Resampler(config.resampler_settings, config.grid_side)
+        self.connector = build_connector(config.connector_settings, config.connector_width, text.hidden_size)
+        self.language_model = language_model or fresh_language_model(text, config.language_use)
         self.post_init()
+        # after post_init, which would draw an adapter's weights anew
+        make_trainable(self.language_model, config.language_use)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the LLM's token embeddings."""
@@ -76,16 +95,18 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
         """Return the LLM's head."""
         return self.language_model.get_output_embeddings()
 
-    def get_image_features(self, pixel_values: Tensor, task_ids: Tensor) -> ConnectorOutput:
-        """Encode images (images, 3, height, width) into aligned tokens (images, tokens, text width).
+    def get_image_features(self, pixel_values: Tensor, task_ids: Tensor | None = None) -> ConnectorOutput:
+        """Encode images; both ends of the connector are returned.
 
         Args:
-            pixel_values: normalised images.
-            task_ids: (images,) indices into ``IMAGE_TASKS``.
+            pixel_values: normalised images (images, 3, height, width).
+            task_ids: (images,) indices into ``IMAGE_TASKS``; needed where the connector reads the task.
+
+        Returns:
+            Resampled tokens before the connector (images, tokens, width), aligned tokens after it (images, tokens,
+            text width), and routing weights (images, tokens, experts).
         """
-        hidden = self.vision_model(pixel_values=pixel_values).last_hidden_state
-        patches = hidden[:, 1:]  # the CLS token is dropped, as released
-        return self.connector(self.resampler(patches), task_ids)
+        return self.connector(self.resampler(self.vision_model(pixel_values)), task_ids)
 
     def forward(
         self,
@@ -96,6 +117,7 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         past_key_values: Any | None = None,
         inputs_embeds: Tensor | None = None,
+        output_router_weights: bool = False,
         **kwargs: Any,
     ) -> UniMedOutput:
         """Run the model.
@@ -104,39 +126,68 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
             input_ids: (batch, sequence), image placeholders where aligned visual tokens go.
             attention_mask: (batch, sequence), 0 on padding.
             pixel_values: (images, 3, height, width); None for text alone.
-            task_ids: (images,) index of each image's task in ``IMAGE_TASKS``; needed with ``pixel_values``.
+            task_ids: (images,) index of each image's task in ``IMAGE_TASKS``.
             labels: (batch, sequence), -100 where no loss is taken.
             past_key_values: cache of an earlier call.
             inputs_embeds: (batch, sequence, width) instead of ``input_ids``.
+            output_router_weights: also return the weights of every router, the connector's and LoRA-MoE's.
             **kwargs: passed on to the LLM.
 
         Raises:
-            ValueError: images without task ids, or placeholders that do not match the visual tokens.
+            ValueError: images without the task ids that the connector reads, or placeholders that do not match the
+                visual tokens.
         """
-        router_weights = None
-        if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
+        features: ConnectorOutput | None = None
         if pixel_values is not None:
-            if task_ids is None or input_ids is None:
-                raise ValueError("pixel_values need input_ids with placeholders and the task of each image in task_ids")
-            aligned = self.get_image_features(pixel_values, task_ids)
-            router_weights = aligned.router_weights
-            inputs_embeds = self._place(input_ids, inputs_embeds, aligned.tokens)
-        outputs = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            labels=labels,
-            past_key_values=past_key_values,
-            **kwargs,
+            features = self.get_image_features(pixel_values, task_ids)
+        if inputs_embeds is None:
+            inputs_embeds = self._embed(input_ids, features)
+        elif features is not None:
+            raise ValueError("pixel_values need input_ids, whose placeholders say where the visual tokens go")
+        with self._recording(output_router_weights) as lora_router_weights:
+            outputs = self.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                labels=labels,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+        return UniMedOutput(
+            loss=outputs.loss,
+            logits=outputs.logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            router_weights=features.router_weights if features and output_router_weights else None,
+            lora_router_weights=lora_router_weights,
         )
-        return UniMedOutput(outputs.loss, outputs.logits, outputs.past_key_values, router_weights)
 
-    def _place(self, input_ids: Tensor, inputs_embeds: Tensor, tokens: Tensor) -> Tensor:
+    def _recording(self, wanted: bool) -> AbstractContextManager[dict[str, Tensor] | None]:
+        adapter = self.config.language_use.adapter
+        if wanted and adapter is not None and adapter.kind == "lora_moe":
+            return recording_router_weights(self.language_model)
+        return nullcontext()
+
+    def _embed(self, input_ids: Tensor | None, features: ConnectorOutput | None) -> Tensor:
+        """Embed tokens (batch, sequence) with aligned visual tokens in the placeholders' stead."""
+        if input_ids is None:
+            raise ValueError("either input_ids or inputs_embeds must be given")
         placeholders = input_ids == self.config.image_token_id
-        wanted, given = int(placeholders.sum()), tokens.shape[0] * tokens.shape[1]
+        # the placeholder's id may lie outside the vocabulary
+        words: Tensor = self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0))
+        if features is None:
+            self._require_match(placeholders, 0)
+            return words
+        tokens = features.tokens.flatten(0, 1)
+        self._require_match(placeholders, len(tokens))
+        return words.masked_scatter(placeholders.unsqueeze(-1), tokens.to(words.dtype))
+
+    def _require_match(self, placeholders: Tensor, given: int) -> None:
+        if placeholders.is_meta:
+            return
+        wanted = int(placeholders.sum())
         if wanted != given:
             raise ValueError(f"input_ids hold {wanted} image placeholders but the images give {given} visual tokens")
-        return inputs_embeds.masked_scatter(placeholders.unsqueeze(-1), tokens.to(inputs_embeds.dtype))
 
     def prepare_inputs_for_generation(
         self,
@@ -151,3 +202,43 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
         if is_first_iteration or not kwargs.get("use_cache", True):
             inputs["pixel_values"], inputs["task_ids"] = pixel_values, task_ids
         return inputs
+
+    def save_pretrained(self, save_directory: str | Path, *, full: bool = False, **kwargs: Any) -> None:
+        """Save configuration and weights as safetensors.
+
+        Args:
+            save_directory: folder.
+            full: also save frozen pretrained bases. By default their place are name and digest in the configuration,
+                and ``from_pretrained`` looks for them.
+            **kwargs: as transformers has them.
+        """
+        state = kwargs.pop("state_dict", None) or self.state_dict()
+        self.config.holds_bases = full or not required_bases(self.config)
+        if not self.config.holds_bases:
+            state = trained_state(state, self.config)
+        super().save_pretrained(save_directory, state_dict=state, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *args: Any, weights: str | Path | None = None, **kwargs: Any
+    ) -> Any:
+        """Open a saved model, with its frozen bases from where they are.
+
+        Args:
+            pretrained_model_name_or_path: folder, or hub name for a model saved with ``full=True``.
+            *args: as transformers has them.
+            weights: folder with the pretrained bases, if they are not where they were at training.
+            **kwargs: as transformers has them; for a model saved without its bases, ``config`` alone.
+
+        Raises:
+            UserError: a base that is not found or not the one trained on, or weights that do not fit.
+        """
+        config = kwargs.get("config") or cls.config_class.from_pretrained(pretrained_model_name_or_path)
+        if config.holds_bases:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = cls(config, **open_bases(config, Path(weights) if weights else None))
+        load_trained(model, Path(pretrained_model_name_or_path))
+        return model.eval()
+
+
+AutoModelForImageTextToText.register(UniMedConfig, UniMedForConditionalGeneration)

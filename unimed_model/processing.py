@@ -1,50 +1,75 @@
-"""UniMedProcessor: owns the prompt, the tokens and the pixels (Section 3.2.3 and Appendix C of the paper)."""
+"""UniMedProcessor: owns the prompt's tokens, the labels and the pixels (Section 3.2.3 and Appendix C of the paper)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from tokenizers import AddedToken
 from torch import Tensor
 from transformers import ProcessorMixin
 
 from .configuration import IMAGE_TASKS
-from .data.sample import IDENTIFIERS
+from .data.sample import Sample
 from .errors import UserError
+from .pixels import Picture, as_rgb
+from .prompts import PromptProfile, Use, profile_named, prompt_pieces
+
+__all__ = ["IGNORED", "Turn", "UniMedProcessor", "prompt_pieces"]
 
 IGNORED = -100
 """Label of positions that take no loss."""
 
+_CONTENT = "UNIMED CONTENT"
+"""Stands for the user's turn while a chat template is taken apart."""
+
 
 @dataclass(frozen=True)
 class Turn:
-    """One instruction to the model: its task, the image if there is one, and the answer when it is known."""
+    """One instruction to the model: its task, the image if there is one, and the answer when it is known.
+
+    Attributes:
+        task: one of ``TASKS``.
+        instruction: without identifier, as the processor's profile writes it.
+        image: a PIL image of any mode, or an array that ``as_rgb`` takes.
+        answer: the target; None where it is not known.
+        origin: dataset and sample, for messages.
+    """
 
     task: str
     instruction: str
-    image: Image.Image | None = None
+    image: Picture | None = None
     answer: str | None = None
+    origin: str = "the sample"
 
-
-def prompt_pieces(task: str, instruction: str, image: bool) -> tuple[str, str]:
-    """Return the prompt's text before and after the image; for text alone, nothing and the whole."""
-    question = f"[{IDENTIFIERS[task]}] {instruction} [/INST]"
-    return ("[INST] <Img>", f"</Img> {question}") if image else ("", f"[INST] {question}")
+    @classmethod
+    def of(cls, sample: Sample) -> "Turn":
+        """Return the turn of a sample that a profile has written (``for_training`` or ``for_evaluation``)."""
+        origin = f"{sample.dataset}/{sample.sample_id}"
+        return cls(sample.task, sample.instruction, sample.image, sample.answer, origin)
 
 
 class UniMedProcessor(ProcessorMixin):
     """Turns (task, instruction, image, answer) into the tensors that the model reads.
 
-    The prompt is ``[INST] <Img>…</Img> [vqa] question [/INST]``, the image part absent for text alone. Pieces
-    on either side of the image are tokenised by themselves; the loss is taken on the answer and the end token.
+    The prompt is ``[INST] <Img>…</Img> [vqa] question [/INST]``, the image part absent for text alone; a profile says
+    how many spaces and begin tokens there are, or puts the LLM's chat template around it. Pieces on either side of the
+    image are tokenised by themselves, and so is the answer; the loss is taken on the answer and the tokenizer's end
+    token. Text from outside never becomes a control token, however it is spelled.
 
     Args:
-        image_processor: any transformers image processor that gives ``pixel_values``.
-        tokenizer: tokenizer of the LLM, with a padding token and the image placeholder.
+        image_processor: any transformers image processor that gives ``pixel_values`` (images, 3, height, width).
+        tokenizer: tokenizer of the LLM; the image placeholder and a padding token are added where it has none.
         image_tokens: visual tokens per image after the connector.
-        image_token: the placeholder's text.
+        image_token: the placeholder's text. Its id may lie outside the LLM's vocabulary.
+        profile: name of a ``PromptProfile``.
+        identifiers: text-level task identifiers such as ``[vqa]``.
+        max_answer_tokens: tokens, the end token included, after which an answer is cut. The profile says whether the
+            end token survives.
+        context: longest sequence that the LLM reads, in tokens; None: no limit.
+
+    Raises:
+        UserError: a profile that does not exist, or that needs what the tokenizer lacks.
     """
 
     def __init__(
@@ -53,22 +78,64 @@ class UniMedProcessor(ProcessorMixin):
         tokenizer: Any = None,
         image_tokens: int = 64,
         image_token: str = "<image>",
+        profile: str = "paper",
+        identifiers: bool = True,
+        max_answer_tokens: int = 1024,
+        context: int | None = None,
         **kwargs: Any,
     ) -> None:
+        super().__init__(image_processor, tokenizer, **kwargs)
+        if max_answer_tokens < 1:
+            raise UserError(f"max_answer_tokens must be at least 1, not {max_answer_tokens}.")
         self.image_tokens = image_tokens
         self.image_token = image_token
-        self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
-        super().__init__(image_processor, tokenizer, **kwargs)
+        self.profile = profile
+        self.identifiers = identifiers
+        self.max_answer_tokens = max_answer_tokens
+        self.context = context
+        self.prompts = profile_named(profile, identifiers)
+        tokenizer.add_tokens([AddedToken(image_token, special=True, normalized=False)], special_tokens=True)
+        self.image_token_id: int = tokenizer.convert_tokens_to_ids(image_token)
+        _require_ends(tokenizer, self.prompts)
+        _choose_padding(tokenizer, self.prompts)
+        added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._special = frozenset(added.union(tokenizer.all_special_ids))
+        ends = (tokenizer.special_tokens_map.get(name) for name in ("bos_token", "eos_token"))
+        self._reserved = frozenset(tokenizer.convert_tokens_to_ids(t) for t in (image_token, *ends) if t)
+        self._frame = _chat_frame(tokenizer) if self.prompts.chat else ("", "")
 
-    def prompt_ids(self, turn: Turn) -> list[int]:
-        """Token ids of a turn's prompt, from the begin token to ``[/INST]``."""
-        before, after = prompt_pieces(turn.task, turn.instruction, turn.image is not None)
-        placeholders = [] if turn.image is None else [self.image_token_id] * self.image_tokens
-        return [self.tokenizer.bos_token_id, *self._tokens(before), *placeholders, *self._tokens(after)]
+    def prompt_ids(self, turn: Turn, use: Use = "training") -> list[int]:
+        """Token ids of a turn's prompt, from the begin token to ``[/INST]`` or the end of the chat template.
+
+        Args:
+            turn: what is asked.
+            use: what the prompt is for; the released code writes it differently for the two.
+
+        Raises:
+            UserError: an unknown task.
+        """
+        before, after = prompt_pieces(turn.task, turn.instruction, turn.image is not None, self.prompts, use)
+        opening, closing = self._frame
+        if turn.image is None:
+            ids = self._framed(opening, after, closing)
+        else:
+            placeholders = [self.image_token_id] * self.image_tokens
+            ids = [*self._framed(opening, before, ""), *placeholders, *self._framed("", after, closing)]
+        begin = [self.tokenizer.bos_token_id] * self.prompts.begin_tokens[use]
+        return begin + ids[: self.prompts.prompt_tokens]
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Token ids of an answer with the end token."""
-        return [*self._tokens(answer), self.tokenizer.eos_token_id]
+        """Token ids of an answer with the end token, at most ``max_answer_tokens``.
+
+        The released code cuts an answer that is too long together with its end token, so that such an answer never
+        teaches the model to stop; the other profiles keep the end token.
+        """
+        ids = [*self._plain(answer), self.tokenizer.eos_token_id]
+        if len(ids) <= self.max_answer_tokens:
+            return ids
+        if self.prompts.end_survives:
+            return [*ids[: self.max_answer_tokens - 1], ids[-1]]
+        return ids[: self.max_answer_tokens]
 
     def training_batch(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
         """Return a batch with labels, padded on the right.
@@ -76,9 +143,14 @@ class UniMedProcessor(ProcessorMixin):
         Returns:
             ``input_ids``, ``attention_mask``, ``labels`` (batch, sequence); with images also ``pixel_values``
             (images, 3, height, width) and ``task_ids`` (images,).
+
+        Raises:
+            UserError: prompt and answer longer than the LLM's context, or an image that cannot be used.
         """
-        prompts = [self.prompt_ids(turn) for turn in turns]
+        prompts = [self.prompt_ids(turn, "training") for turn in turns]
         answers = [self.answer_ids(turn.answer or "") for turn in turns]
+        for turn, prompt, answer in zip(turns, prompts, answers, strict=True):
+            self._require_fit(turn, len(prompt), len(answer))
         rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         labels = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
         batch = self._padded(rows, left=False)
@@ -86,26 +158,65 @@ class UniMedProcessor(ProcessorMixin):
         return batch | self._images(turns)
 
     def generation_batch(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        """Return a batch of prompts alone, padded on the left so that answers start at the same column."""
-        return self._padded([self.prompt_ids(turn) for turn in turns], left=True) | self._images(turns)
+        """Return a batch of prompts alone, padded on the left so that answers start at the same column.
 
-    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return images as normalised pixels, (images, 3, height, width) float32."""
-        arrays = self.image_processor([image.convert("RGB") for image in images], return_tensors="np")
-        return torch.from_numpy(np.asarray(arrays["pixel_values"], dtype=np.float32))
+        Raises:
+            UserError: a prompt longer than the LLM's context, or an image that cannot be used.
+        """
+        prompts = [self.prompt_ids(turn, "evaluation") for turn in turns]
+        for turn, prompt in zip(turns, prompts, strict=True):
+            self._require_fit(turn, len(prompt), 0)
+        return self._padded(prompts, left=True) | self._images(turns)
+
+    def pixels(self, images: Sequence[Picture], names: Sequence[str] | None = None) -> Tensor:
+        """Return images as normalised pixels, (images, 3, height, width) float32.
+
+        Args:
+            images: PIL images of any mode, or arrays that ``as_rgb`` takes.
+            names: what messages call them; None: by their place.
+
+        Raises:
+            UserError: an image that cannot be used, or an image processor that gives another shape.
+        """
+        called = names or [f"Image {place} of the batch" for place in range(len(images))]
+        pictures = [as_rgb(image, name) for image, name in zip(images, called, strict=True)]
+        maker = type(self.image_processor).__name__
+        try:
+            pixels = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+        except ValueError as error:
+            raise UserError(f"{maker} makes no pixels of these images ({error}).") from error
+        if pixels.ndim != 4 or pixels.shape[:2] != (len(pictures), 3):
+            raise UserError(
+                f"{maker} gives pixels of shape {tuple(pixels.shape)} for {len(pictures)} images; "
+                "(images, 3, height, width) is needed."
+            )
+        return pixels.to(torch.float32)
 
     def _images(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        seen = [turn for turn in turns if turn.image is not None]
+        seen = [(turn, turn.image) for turn in turns if turn.image is not None]
         if not seen:
             return {}
-        for turn in seen:
+        for turn, _ in seen:
             if turn.task not in IMAGE_TASKS:
                 raise UserError(f"Task {turn.task} has no images in Uni-Med; image tasks are {', '.join(IMAGE_TASKS)}.")
-        task_ids = torch.tensor([IMAGE_TASKS.index(turn.task) for turn in seen])
+        names = [f"The image of {turn.origin}" for turn, _ in seen]
         return {
-            "pixel_values": self.pixels([turn.image for turn in seen if turn.image]),
-            "task_ids": task_ids,
+            "pixel_values": self.pixels([image for _, image in seen], names),
+            "task_ids": torch.tensor([IMAGE_TASKS.index(turn.task) for turn, _ in seen]),
         }
+
+    def _require_fit(self, turn: Turn, prompt: int, answer: int) -> None:
+        if self.context is None or prompt + answer <= self.context:
+            return
+        if prompt > self.context:
+            raise UserError(
+                f"The prompt of {turn.origin} has {prompt} tokens, more than the LLM's context of {self.context}; "
+                "shorten its instruction."
+            )
+        raise UserError(
+            f"The prompt of {turn.origin} has {prompt} tokens and its answer {answer}, together more than the LLM's "
+            f"context of {self.context}; lower max_answer_tokens or leave the sample out."
+        )
 
     def _padded(self, rows: list[list[int]], *, left: bool) -> dict[str, Tensor]:
         return {
@@ -113,8 +224,71 @@ class UniMedProcessor(ProcessorMixin):
             "attention_mask": _pad([[1] * len(row) for row in rows], 0, left=left),
         }
 
-    def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _framed(self, before: str, text: str, after: str) -> list[int]:
+        """Tokens of a text inside parts of a chat template, whose control tokens are the only ones."""
+        if not (before or after):
+            return self._plain(text)
+        opening, whole, closing = (self._with_control(part) for part in (before, before + text + after, after))
+        if self._control(whole) == self._control(opening) + self._control(closing):
+            return whole
+        # the text spells a control token: it is tokenised apart from the template
+        return opening + self._plain(text) + closing
+
+    def _with_control(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])
+
+    def _control(self, ids: Sequence[int]) -> list[int]:
+        return [number for number in ids if number in self._special]
+
+    def _plain(self, text: str) -> list[int]:
+        ids = list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        control = self._reserved.intersection(ids)
+        if control:
+            token = self.tokenizer.convert_ids_to_tokens(min(control))
+            raise UserError(
+                f"The tokenizer makes its control token {token!r} of ordinary text; take it out of {text[:80]!r}."
+            )
+        return ids
+
+
+def _choose_padding(tokenizer: Any, profile: PromptProfile) -> None:
+    if profile.padding is not None:
+        if profile.padding not in tokenizer.get_vocab():
+            raise UserError(
+                f"The prompt profile {profile.name} pads with the piece {profile.padding!r}, which LLaMA's vocabulary "
+                "has and this tokenizer's has not; use profile=paper or profile=chat."
+            )
+        tokenizer.pad_token = profile.padding
+    elif "pad_token" not in tokenizer.special_tokens_map:
+        tokenizer.pad_token = tokenizer.eos_token  # masked and without loss, so that any token would do
+
+
+def _require_ends(tokenizer: Any, profile: PromptProfile) -> None:
+    needed = {"eos_token": "end token"}
+    if any(profile.begin_tokens.values()):
+        needed["bos_token"] = "begin token"
+    for key, what in needed.items():
+        if key not in tokenizer.special_tokens_map:
+            raise UserError(f"The tokenizer has no {what}, which the prompt profile {profile.name} needs.")
+
+
+def _chat_frame(tokenizer: Any) -> tuple[str, str]:
+    """Return what the LLM's chat template puts before and after the content of a first user's turn."""
+    if not tokenizer.chat_template:
+        raise UserError("The LLM's tokenizer has no chat template, which profile=chat needs; use profile=paper.")
+    from jinja2 import TemplateError
+
+    turn = [{"role": "user", "content": _CONTENT}]
+    try:
+        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    except (TemplateError, ValueError) as error:
+        raise UserError(
+            f"The LLM's chat template refuses a single user's turn ({error}); use profile=paper."
+        ) from error
+    before, *rest = text.split(_CONTENT)
+    if len(rest) != 1:
+        raise UserError("The LLM's chat template does not write a user's turn exactly once; use profile=paper.")
+    return before, rest[0]
 
 
 def _pad(rows: list[list[int]], value: int, *, left: bool) -> Tensor:

@@ -1,24 +1,25 @@
-"""Every setting of a run, typed and closed; presets are YAML files and ``a.b=c`` overrides them.
+"""Every setting of a run, typed and closed.
 
 This module imports neither torch nor transformers, so that a misspelt key is reported at once.
+``unimed_model.presets`` reads the files and applies overrides.
 """
 
-from collections.abc import Iterable
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, Literal
+import math
+from typing import Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from .closed import Closed, nearest, validated
-from .errors import UserError
+from .closed import Closed
+from .data.sample import IMAGE_TASKS
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
-class VisionSettings(Closed):
-    """A ViT trained from scratch on square images."""
+class VisionArchitecture(Closed):
+    """Sizes of a vision transformer on square images."""
 
-    image_size: int = Field(224, ge=1, description="pixels of a side that images are resized to")
+    type: Literal["vit", "dinov2", "blip_2_vision_model"] = Field("vit", description="model type of transformers")
+    image_size: int = Field(224, ge=1, description="pixels of a side that its position embeddings are for")
     patch_size: int = Field(14, ge=1, description="pixels of a side of a patch")
     width: int = Field(ge=1, description="hidden size")
     layers: int = Field(ge=1)
@@ -27,19 +28,83 @@ class VisionSettings(Closed):
     initial_scale: float = Field(0.02, gt=0, description="standard deviation of initial weights")
 
     @model_validator(mode="after")
-    def _whole_patches(self) -> "VisionSettings":
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-        if self.width % (4 * self.heads):
-            raise ValueError(f"width {self.width} is not a multiple of 4 times heads ({self.heads})")
+    def _whole_heads(self) -> "VisionArchitecture":
+        if self.width % self.heads or (self.type == "vit" and self.width % (4 * self.heads)):
+            times = "4 times heads" if self.type == "vit" else "heads"
+            raise ValueError(f"width {self.width} is not a multiple of {times} ({self.heads})")
+        if self.type == "dinov2" and self.feedforward % self.width:
+            raise ValueError(f"feedforward {self.feedforward} is not a multiple of width ({self.width})")
+        return self
+
+
+class EncoderUse(Closed):
+    """How a vision encoder is used; saved with the model."""
+
+    image_size: int = Field(224, ge=1, description="pixels of a side that images are resized to")
+    layer: int = Field(-1, description="layer whose hidden state is read: -1 the last, -2 the one before, 12 the 12th")
+    final_norm: Literal["model", "none", "parameter_free"] = Field(
+        "model", description="the encoder's own last norm, none, or a LayerNorm without parameters (as released)"
+    )
+    precision: Precision = Field("float32", description="of the encoder's weights and activations")
+    trainable: bool = Field(False, description="whether the encoder is trained")
+
+    @model_validator(mode="after")
+    def _norm_of_its_layer(self) -> "EncoderUse":
+        if self.layer == 0:
+            raise ValueError("layer 0 is no layer; the first is 1, the last -1")
+        if self.layer != -1 and self.final_norm == "model":
+            raise ValueError("the encoder's own final norm belongs to its last layer; set final_norm=none")
+        if self.trainable and self.precision == "float16":
+            raise ValueError("float16 weights cannot be trained; set precision=float32")
+        return self
+
+
+class VisionSettings(EncoderUse):
+    """The vision encoder: a pretrained one by name or folder, or one from scratch by its architecture."""
+
+    pretrained: str | None = Field(None, description="hub name or folder; null: from scratch")
+    architecture: VisionArchitecture | None = Field(
+        None, description="from scratch: what is built; pretrained: what is counted where the files are not at hand"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_build(self) -> "VisionSettings":
+        if self.pretrained is None and self.architecture is None:
+            raise ValueError("either pretrained or architecture must be given")
+        if self.architecture is not None:
+            if self.image_size % self.architecture.patch_size:
+                raise ValueError(
+                    f"image_size {self.image_size} is not a multiple of patch_size {self.architecture.patch_size}"
+                )
+            if not -self.architecture.layers <= self.layer <= self.architecture.layers:
+                raise ValueError(f"there is no layer {self.layer} among {self.architecture.layers}")
         return self
 
 
 class ResamplerSettings(Closed):
-    """Fewer, wider visual tokens before the connector (eq. 7)."""
+    """Fewer visual tokens before the connector (eq. 7, Table 2b)."""
 
-    kind: Literal["projection"] = "projection"
-    rate: int = Field(4, ge=1, description="alpha, visual tokens concatenated into one")
+    kind: Literal["projection", "average", "max"] = Field(
+        "projection", description="concatenate (the connector's first layer projects), or pool"
+    )
+    rate: int = Field(4, ge=1, description="alpha, visual tokens made into one")
+    shape: Literal["strip", "block"] | None = Field(
+        None, description="1 x alpha tokens of a row, or a square of them; null: as released (strip; block for pooling)"
+    )
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Rows and columns of patches that become one token."""
+        side = math.isqrt(self.rate)
+        block = self.shape == "block" or (self.shape is None and self.kind != "projection")
+        return (side, side) if block else (1, self.rate)
+
+    @model_validator(mode="after")
+    def _square_block(self) -> "ResamplerSettings":
+        rows, columns = self.window
+        if rows * columns != self.rate:
+            raise ValueError(f"a block of {self.rate} tokens is no square; set shape=strip")
+        return self
 
 
 class ConnectorSettings(Closed):
@@ -47,11 +112,26 @@ class ConnectorSettings(Closed):
 
     kind: Literal["linear", "mlp", "cmoe"] = "cmoe"
     layers: int = Field(2, ge=1, description="linear layers of the MLP, or of each expert")
+    hidden: int | Literal["as_cmoe"] | None = Field(
+        None,
+        description="width between two layers; null: that of the output, as released; as_cmoe: so wide that an mlp "
+        "has as many parameters as the mixture that the other keys describe",
+    )
     num_experts: int = Field(5, ge=1, description="N, the number of projection experts (cmoe)")
-    router: Literal["soft"] = Field("soft", description="how experts are weighted (cmoe)")
-    strategy: Literal["token", "task", "token_task"] = Field("token_task", description="what the router reads (cmoe)")
-    normalisation: Literal["sigmoid", "softmax"] = Field(
-        "sigmoid", description="eq. 14 (as released): sigmoid over its sum; eq. 8 as printed: softmax (cmoe)"
+    router: Literal["constant", "hard", "sparse", "soft"] = Field("soft", description="how experts are weighted (cmoe)")
+    strategy: Literal["token", "task", "token_task"] = Field(
+        "token_task", description="what a sparse or soft router reads; token: no vision-level task tokens (cmoe)"
+    )
+    normalisation: Literal["sigmoid", "softmax"] | None = Field(
+        None,
+        description="sigmoid over its sum (eq. 14) or softmax (eq. 8); null: as released, sigmoid for soft, softmax "
+        "for sparse (cmoe)",
+    )
+    top_k: int = Field(2, ge=1, description="experts that a sparse router keeps (cmoe)")
+    masking: Literal["infinity", "zero"] = Field(
+        "infinity",
+        description="what becomes of the other scores: minus infinity, so that their weight is 0 (as released), or 0 "
+        "(eq. 13 as printed), so that it is not (cmoe)",
     )
     router_hidden: int | None = Field(
         None,
@@ -59,20 +139,107 @@ class ConnectorSettings(Closed):
         description="width of the router's hidden layer; null: 4 times its input, as released (cmoe)",
     )
 
+    @property
+    def reads_tasks(self) -> bool:
+        """Whether the connector's output depends on the image's task."""
+        if self.kind != "cmoe" or self.router == "constant":
+            return False
+        return self.router == "hard" or self.strategy != "token"
 
-class LanguageSettings(Closed):
-    """A LLaMA trained from scratch."""
+    @model_validator(mode="after")
+    def _enough_experts(self) -> "ConnectorSettings":
+        if self.kind != "cmoe":
+            if self.hidden == "as_cmoe" and (self.kind != "mlp" or self.layers < 2):
+                raise ValueError("hidden=as_cmoe needs kind=mlp with two layers or more")
+            return self
+        if self.hidden == "as_cmoe":
+            raise ValueError("hidden=as_cmoe is for kind=mlp")
+        if self.router == "hard" and self.num_experts < len(IMAGE_TASKS):
+            raise ValueError(
+                f"a hard router gives each of the {len(IMAGE_TASKS)} image tasks an expert of its own; num_experts "
+                f"{self.num_experts} is too few"
+            )
+        if self.router == "sparse" and self.top_k > self.num_experts:
+            raise ValueError(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
+        return self
+
+
+class AdapterSettings(Closed):
+    """What is trained in a frozen LLM: LoRA, or LoRA-MoE (Appendix A.2), on every linear layer but the head."""
+
+    kind: Literal["lora", "lora_moe"] = "lora"
+    rank: int = Field(8, ge=1, description="rank of a LoRA or of each LoRA expert")
+    alpha: float = Field(16.0, gt=0, description="products are scaled by alpha / rank")
+    dropout: float = Field(0.05, ge=0, lt=1)
+    num_experts: int = Field(5, ge=1, description="N, LoRA experts per layer (lora_moe)")
+    top_k: int = Field(2, ge=1, description="LoRA experts that a token uses (lora_moe)")
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> "AdapterSettings":
+        if self.kind == "lora_moe" and self.top_k > self.num_experts:
+            raise ValueError(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
+        return self
+
+
+class LanguageArchitecture(Closed):
+    """Sizes of a LLaMA."""
 
     width: int = Field(ge=1, description="hidden size")
     layers: int = Field(ge=1)
     heads: int = Field(ge=1)
+    key_value_heads: int | None = Field(None, ge=1, description="null: as many as heads")
     feedforward: int = Field(ge=1, description="hidden size of the feed-forward layers")
     context: int = Field(1024, ge=1, description="longest sequence in tokens")
+    vocabulary: int | None = Field(None, ge=1, description="null: that of the tokenizer trained on the run's corpus")
+    tied: bool = Field(True, description="whether the head is the embedding")
     initial_scale: float = Field(0.02, gt=0, description="standard deviation of initial weights")
 
 
+class LanguageUse(Closed):
+    """How the LLM is used; saved with the model."""
+
+    precision: Precision = Field("float32", description="of the LLM's own weights")
+    quantisation: Literal["8bit", "4bit"] | None = Field(None, description="of frozen weights, through bitsandbytes")
+    trainable: bool = Field(False, description="whether the LLM's own weights are trained")
+    adapter: AdapterSettings | None = Field(None, description="what is trained beside frozen weights")
+
+    @model_validator(mode="after")
+    def _one_way_of_training(self) -> "LanguageUse":
+        if self.trainable and self.adapter is not None:
+            raise ValueError("an adapter is for frozen weights; set trainable=false or adapter=null")
+        if self.trainable and (self.quantisation or self.precision == "float16"):
+            raise ValueError("quantised or float16 weights cannot be trained")
+        return self
+
+
+class LanguageSettings(LanguageUse):
+    """The LLM: a pretrained causal LM by name or folder, or a LLaMA from scratch by its architecture."""
+
+    pretrained: str | None = Field(None, description="hub name or folder; null: from scratch")
+    architecture: LanguageArchitecture | None = Field(
+        None, description="from scratch: what is built; pretrained: what is counted where the files are not at hand"
+    )
+
+    @model_validator(mode="after")
+    def _something_to_build(self) -> "LanguageSettings":
+        if self.pretrained is None and self.architecture is None:
+            raise ValueError("either pretrained or architecture must be given")
+        if self.pretrained is None and self.quantisation:
+            raise ValueError("quantisation is for pretrained weights")
+        return self
+
+
+class PromptSettings(Closed):
+    """How instructions, answers and boxes are written (``unimed_model.prompts``)."""
+
+    profile: Literal["paper", "released", "chat"] = Field(
+        "paper", description="the paper's format, that of the released code, or the LLM's own chat template"
+    )
+    identifiers: bool = Field(True, description="text-level task identifiers such as [vqa] (Table 1, Table 5)")
+
+
 class TokenizerSettings(Closed):
-    """A byte-level BPE tokenizer trained on the run's own corpus."""
+    """A byte-level BPE tokenizer trained on the run's own corpus, for an LLM from scratch."""
 
     vocabulary: int = Field(600, ge=260, description="largest number of tokens; 256 bytes and 4 special ones included")
 
@@ -105,79 +272,26 @@ class RunSettings(Closed):
     resampler: ResamplerSettings = ResamplerSettings()
     connector: ConnectorSettings = ConnectorSettings()
     llm: LanguageSettings
+    prompt: PromptSettings = PromptSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings = DataSettings()
     training: TrainingSettings
 
     @model_validator(mode="after")
     def _whole_tokens(self) -> "RunSettings":
-        patches = (self.vision.image_size // self.vision.patch_size) ** 2
-        if patches % self.resampler.rate:
-            raise ValueError(f"{patches} patches cannot be concatenated {self.resampler.rate} at a time")
+        architecture = self.vision.architecture
+        if architecture is not None:
+            require_whole_windows(self.vision.image_size // architecture.patch_size, self.resampler)
         return self
 
 
-def preset_names() -> list[str]:
-    """Return the names of the presets that ship with the package."""
-    return sorted(
-        Path(entry.name).stem
-        for entry in files(__package__).joinpath("presets").iterdir()
-        if entry.name.endswith(".yaml")
-    )
+def require_whole_windows(side: int, resampler: ResamplerSettings) -> None:
+    """Raise a ValueError unless a grid of ``side`` x ``side`` patches falls into whole windows.
 
-
-def resolve(preset: str, overrides: Iterable[str] = ()) -> RunSettings:
-    """Return a preset with ``a.b=c`` overrides applied.
-
-    Args:
-        preset: name of a shipped preset, or path of a YAML file.
-        overrides: assignments whose right side is read as YAML.
-
-    Raises:
-        UserError: an unknown preset or key (the nearest valid one is named), or a bad value.
+    A strip may run on into the next row, as consecutive tokens do in the released code; a block may not.
     """
-    values, where = _preset_values(preset)
-    for override in overrides:
-        _assign(values, override)
-    return validated(RunSettings, values, where)
-
-
-def _preset_values(preset: str) -> tuple[dict[str, Any], str]:
-    if preset.endswith((".yaml", ".yml")):
-        path = Path(preset)
-        if not path.is_file():
-            raise UserError(f"The preset file {preset} does not exist.")
-        text, where = path.read_text(encoding="utf-8"), preset
-    elif preset in preset_names():
-        text, where = (
-            files(__package__).joinpath(f"presets/{preset}.yaml").read_text(encoding="utf-8"),
-            f"Preset {preset}",
-        )
-    else:
-        names = preset_names()
-        raise UserError(
-            f"There is no preset {preset!r}; the nearest is {nearest(preset, names)!r} (all: {', '.join(names)}; "
-            "or the path of a .yaml file)."
-        )
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where} is not valid YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{where} must hold sections such as vision, connector and training.")
-    return values, where
-
-
-def _assign(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise UserError(f"--set takes key=value, such as connector.kind=mlp, not {override!r}.")
-    *sections, last = key.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise UserError(f"--set {override}: {section!r} is a value, not a section.")
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not valid YAML.") from error
+    rows, columns = resampler.window
+    if rows == 1 and side * side % columns:
+        raise ValueError(f"{side * side} patches cannot be concatenated or pooled {columns} at a time")
+    if rows > 1 and side % rows:
+        raise ValueError(f"a grid of {side} x {side} patches has no whole blocks of {rows} x {rows}")

@@ -21,26 +21,35 @@ from .data import Samples, discover, open_source, select_sources
 from .data.collator import Collator
 from .data.mixture import Draw, Mixture
 from .data.sample import Sample
-from .data.templates import training_instruction
 from .errors import UserError
 from .folders import replacing
 from .loading import read_object, transformers_in_silence
 from .modeling import UniMedForConditionalGeneration
 from .moments import write_second_moments
-from .processing import prompt_pieces
+from .prompts import profile_named, prompt_pieces
+from .schedule import SCHEDULER, scheduler_options
 from .settings import RunSettings
 
 RUN_FILE = "run.json"
 LOG_FILE = "training_log.jsonl"
 
 
-def train(settings: RunSettings, root: Path, out: Path, *, quiet: bool = False, overwrite: bool = False) -> bool:
+def train(
+    settings: RunSettings,
+    root: Path,
+    out: Path,
+    *,
+    weights: Path | None = None,
+    quiet: bool = False,
+    overwrite: bool = False,
+) -> bool:
     """Train a model and leave a finished run folder; a run that fails leaves none.
 
     Args:
         settings: the resolved settings.
         root: data root (see ``unimed_model.data.discover``).
         out: the run folder: model, processor, second moments, ``run.json``, ``training_log.jsonl``.
+        weights: folder with pretrained parts, as ``unimed-data weights`` writes it.
         quiet: no progress bar.
         overwrite: replace the run that stands in ``out``; a folder that is no run is never replaced.
 
@@ -56,9 +65,10 @@ def train(settings: RunSettings, root: Path, out: Path, *, quiet: bool = False, 
     if standing is not None and not overwrite:
         _require_same_run(out, standing, settings, {name: len(samples) for name, samples in datasets.items()})
         return False
-    mixture = Mixture(datasets, settings.training.batch_size, settings.training.steps, settings.seed)
+    profile = profile_named(settings.prompt.profile, settings.prompt.identifiers)
+    mixture = Mixture(datasets, settings.training.batch_size, settings.training.steps, settings.seed, profile)
     with replacing(out) as folder:
-        _train_into(folder, settings, mixture, quiet)
+        _train_into(folder, settings, mixture, weights, quiet)
     return True
 
 
@@ -111,9 +121,9 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     return found
 
 
-def _train_into(folder: Path, settings: RunSettings, mixture: Mixture, quiet: bool) -> None:
+def _train_into(folder: Path, settings: RunSettings, mixture: Mixture, weights: Path | None, quiet: bool) -> None:
     started = time.time()
-    model, processor = build(settings, _texts(mixture))
+    model, processor = build(settings, _texts(mixture), weights)
     log: list[dict[str, Any]] = []
     trainer = UniMedTrainer(
         model,
@@ -143,9 +153,11 @@ def _texts(mixture: Mixture) -> Iterator[str]:
     rng = random.Random(mixture.seed)
     for samples in mixture.datasets.values():
         for sample in samples:
-            instruction = training_instruction(sample, rng)
-            yield from prompt_pieces(sample.task, instruction, sample.image_source is not None)
-            yield sample.answer
+            written = mixture.profile.for_training(sample, rng)
+            yield from prompt_pieces(
+                written.task, written.instruction, written.image_source is not None, mixture.profile
+            )
+            yield written.answer
 
 
 def _arguments(settings: RunSettings, folder: Path) -> TrainingArguments:
@@ -155,8 +167,8 @@ def _arguments(settings: RunSettings, folder: Path) -> TrainingArguments:
         max_steps=training.steps,
         per_device_train_batch_size=training.batch_size,
         learning_rate=training.peak_learning_rate,
-        lr_scheduler_type="cosine_with_min_lr",
-        lr_scheduler_kwargs={"min_lr": training.floor_learning_rate},
+        lr_scheduler_type=SCHEDULER,
+        lr_scheduler_kwargs=scheduler_options(training),
         warmup_steps=training.warmup_steps,
         weight_decay=training.weight_decay,
         adam_beta1=training.beta1,

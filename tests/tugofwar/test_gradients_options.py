@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,9 @@ def test_without_factors_there_is_nothing_to_extend(here, monkeypatch, capsys):
 def start_and_halt(*options):
     """A measurement that waits in the middle of its last dataset."""
     Path("halt").touch()
-    running = subprocess.Popen([*COMMAND, *PARAMETERS, *options], stderr=subprocess.PIPE, text=True)
+    # a shell's background job hands on that it ignores Ctrl-C
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen([*COMMAND, *PARAMETERS, *options], stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     for _ in range(600):
         if Path("halted").exists():
             break
@@ -227,7 +230,7 @@ def test_an_interrupted_extension_leaves_the_recording_and_resumes(here, monkeyp
     before = files_of("out")
     running = start_and_halt("--extend", "3", "--out", "out")
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate()
+    _, said = running.communicate(timeout=60)
     assert running.returncode == 130
     assert said.startswith(
         "Interrupted. 3 finished datasets are kept in .out.partial beside the output: the same command"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from unimed_model.data.corpus import writing
-from unimed_model.settings import resolve
+from unimed_model.presets import resolve
 
 SMALL = {"mni_slake": (24, 12), "mni_mpx": (12, 6), "mni_t1": (32, 16), "mni_gray": (24, 8)}
 
@@ -44,3 +44,46 @@ def opened(trained):
     from unimed_model.loading import open_run
 
     return open_run(trained)
+
+
+@pytest.fixture(scope="session")
+def bases(corpus, tmp_path_factory) -> Path:
+    """A folder with a vision encoder and an LLM of toy size, as ``unimed-data weights`` would leave them."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, ViTImageProcessorPil
+
+    from unimed_model.data import discover, open_source
+    from unimed_model.tokenization import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("bases")
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    vision = AutoConfig.for_model("dinov2", **sizes, mlp_ratio=2, image_size=48, patch_size=16)
+    AutoModel.from_config(vision).save_pretrained(folder / "toy-vision")
+    ViTImageProcessorPil(image_mean=[0.5] * 3, image_std=[0.2] * 3).save_pretrained(folder / "toy-vision")
+    texts = [s.instruction + s.answer for source in discover(corpus) for s in open_source(source, "train")]
+    tokenizer = train_tokenizer(texts, 400)
+    text = AutoConfig.for_model(
+        "llama",
+        **sizes,
+        vocab_size=len(tokenizer),
+        intermediate_size=48,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    AutoModelForCausalLM.from_config(text).save_pretrained(folder / "toy-llm")
+    tokenizer.save_pretrained(folder / "toy-llm")
+    return folder
+
+
+def on_bases(*overrides: str):
+    """Settings of a small model on the toy bases: both frozen, LoRA in the LLM."""
+    return tiny_settings(
+        "vision={pretrained: hub/toy-vision, image_size: 64}",
+        "llm={pretrained: hub/toy-llm, adapter: {kind: lora, rank: 2}}",
+        "connector.num_experts=5",
+        *overrides,
+    )

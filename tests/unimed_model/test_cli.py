@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,20 +32,16 @@ def refused(done, says):
 
 
 @pytest.mark.parametrize("command", ["tugofwar", "unimed-train", "unimed-eval", "unimed-data"])
-def test_help_is_quick_and_version_is_printed(command):
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        assert run(command, "--help").returncode == 0
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.7
+def test_help_and_version_are_printed(command):
+    """That they are quick follows from what is not imported (tests/test_rooms.py)."""
+    assert run(command, "--help").returncode == 0
     assert run(command, "--version").stdout.split()[-1][0].isdigit()
 
 
 def test_print_config_shows_the_resolved_whole():
     import yaml
 
-    from unimed_model.settings import resolve
+    from unimed_model.presets import resolve
 
     done = run("unimed-train", "--preset", "tiny", "--set", "connector.kind=mlp", "--print-config")
     assert yaml.safe_load(done.stdout) == resolve("tiny", ["connector.kind=mlp"]).model_dump(mode="json")
@@ -214,7 +210,10 @@ def test_a_truncated_image_is_named(trained, corpus, tmp_path, cut):
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a POSIX signal")
 def test_ctrl_c_leaves_nothing_behind(corpus, tmp_path):
     command = [BIN / "unimed-train", "--data", corpus, "--out", tmp_path / "run"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    # a shell's background job hands on that it ignores Ctrl-C
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heeding)
     while "step/s" not in process.stderr.read(80):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

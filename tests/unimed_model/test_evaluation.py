@@ -7,6 +7,7 @@ from unimed_model import evaluation
 from unimed_model.data import load_dataset
 from unimed_model.data.corpus.writing import picture_planes
 from unimed_model.errors import UserError
+from unimed_model.prompts import RELEASED
 
 
 def test_perfect_and_useless_answers_bracket_the_baselines(corpus):
@@ -49,6 +50,21 @@ def test_answers_do_not_depend_on_the_batch_size(opened, corpus):
     assert evaluation.generate(model, processor, samples, 7, True) == evaluation.generate(
         model, processor, samples, 2, True
     )
+
+
+def test_prompts_and_references_are_written_by_the_processor_s_profile(trained, corpus, tmp_path, monkeypatch):
+    model, processor = evaluation.open_run(trained)
+    processor.prompts = RELEASED
+    monkeypatch.setattr(evaluation, "open_run", lambda *_: (model, processor))
+    out = tmp_path / "evaluation"
+    names = ("mni_rec", "mni_reg")
+    evaluation.evaluate(trained, corpus, out, names=names, limit=3, quiet=True)
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    asked = {"REC": "give me the location of ", "REG": "what object is in this location {<"}
+    assert len(lines) == 6
+    for line in lines:
+        assert line["prompt"].startswith(asked[line["task"]])
+        assert line["reference"].startswith("{<") == (line["task"] == "REC")
 
 
 def test_an_output_that_is_no_evaluation_is_kept(trained, corpus, tmp_path):

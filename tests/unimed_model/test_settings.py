@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unimed_model.errors import UserError
-from unimed_model.settings import preset_names, resolve
+from unimed_model.presets import preset_names, resolve
 
 
 def test_every_shipped_preset_resolves():
@@ -25,8 +25,18 @@ def test_overrides_reach_every_depth_and_keep_the_rest():
         ("training.stepz=3", "nearest valid key is 'training.steps'"),
         ("connector.kind=moe", "'linear', 'mlp' or 'cmoe'"),
         ("training.steps=0", "greater than or equal to 1"),
-        ("vision.patch_size=7", "image_size 64 is not a multiple of patch_size 7"),
-        ("resampler.rate=5", "16 patches cannot be concatenated 5 at a time"),
+        ("vision.architecture.patch_size=7", "'vision': image_size 64 is not a multiple of patch_size 7."),
+        ("vision.architecture.widht=7", "nearest valid key is 'vision.architecture.width'"),
+        ("vision.final_norm=none and vision.layer=9", "there is no layer 9 among 2"),
+        ("vision.layer=1", "'vision': the encoder's own final norm belongs to its last layer; set final_norm=none."),
+        ("resampler.rate=5", "Preset tiny: 16 patches cannot be concatenated or pooled 5 at a time."),
+        ("resampler.kind=max and resampler.rate=2", "'resampler': a block of 2 tokens is no square; set shape=strip."),
+        ("connector.router=hard and connector.num_experts=4", "num_experts 4 is too few"),
+        ("connector.router=sparse and connector.top_k=6", "top_k 6 is more than num_experts 5"),
+        ("llm.adapter={kind: lora}", "an adapter is for frozen weights"),
+        ("llm.adapter={kind: lora_moe, num_experts: 2, top_k: 3}", "top_k 3 is more than num_experts 2"),
+        ("llm.adapter={knd: lora}", "nearest valid key is 'llm.adapter.kind'"),
+        ("prompt.profile=papr", "'paper', 'released' or 'chat'"),
         ("seed", "key=value"),
         ("=3", "key=value"),
         ("seed.deep=1", "is a value, not a section"),
@@ -35,7 +45,7 @@ def test_overrides_reach_every_depth_and_keep_the_rest():
 )
 def test_wrong_overrides_say_what_would_be_right(override, says):
     with pytest.raises(UserError) as error:
-        resolve("tiny", [override])
+        resolve("tiny", override.split(" and "))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class Collator:
-    """Turns samples into a training batch: prompt, image and labels, and the dataset they are of.
+    """Turns samples into a training batch: prompt, image and labels.
+
+    Answers and boxes are written in the format of the processor's profile. An instruction that a ``Mixture`` drew is
+    kept; a sample as a reader gives it is asked its pool's fixed instruction.
 
     Args:
         processor: owns prompt, tokens and pixels.
@@ -23,5 +26,6 @@ class Collator:
         """Return the processor's training batch of samples (see ``UniMedProcessor.training_batch``)."""
         from unimed_model.processing import Turn
 
-        turns = [Turn(s.task, s.instruction, s.image, s.answer) for s in samples]
+        profile = self.processor.prompts
+        turns = [Turn.of(profile.for_evaluation(sample)) for sample in samples]
         return dict(self.processor.training_batch(turns))

@@ -3,11 +3,11 @@
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from unimed_model.data.sample import Sample, Samples
-from unimed_model.data.templates import training_instruction
 from unimed_model.errors import UserError
+from unimed_model.prompts import PAPER, PromptProfile
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,28 @@ class Mixture:
     """A batch sampler and its map-style dataset in one: iterate for batches of draws, index by a draw.
 
     Each step draws one dataset with probability proportional to its number of samples, and takes that dataset's
-    next samples in an order shuffled anew whenever it is used up. The sequence depends on the seed alone.
+    next samples in an order shuffled anew whenever it is used up. The sequence depends on the seed alone, and is the
+    same under every profile.
 
     Args:
         datasets: name -> samples.
         batch_size: samples per batch.
         steps: number of batches.
         seed: of datasets, orders and templates.
+        profile: how samples are written; that of the processor they go to.
 
     Raises:
         UserError: a dataset without samples.
     """
 
-    def __init__(self, datasets: Mapping[str, Samples], batch_size: int, steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        datasets: Mapping[str, Samples],
+        batch_size: int,
+        steps: int,
+        seed: int,
+        profile: PromptProfile = PAPER,
+    ) -> None:
         empty = [name for name, samples in datasets.items() if not samples]
         if empty:
             raise UserError(f"The dataset {empty[0]} has no training samples.")
@@ -43,6 +52,7 @@ class Mixture:
         self.batch_size = batch_size
         self.steps = steps
         self.seed = seed
+        self.profile = profile
 
     def __len__(self) -> int:
         return self.steps
@@ -57,9 +67,8 @@ class Mixture:
             yield [Draw(name, next(orders[name]), rng.getrandbits(32)) for _ in range(self.batch_size)]
 
     def __getitem__(self, draw: Draw) -> Sample:
-        """Return a drawn sample with its instruction drawn from the dataset's pool of templates."""
-        sample = self.datasets[draw.dataset][draw.index]
-        return replace(sample, instruction=training_instruction(sample, random.Random(draw.seed)))
+        """Return a drawn sample as the profile writes it, its instruction drawn from the dataset's pool."""
+        return self.profile.for_training(self.datasets[draw.dataset][draw.index], random.Random(draw.seed))
 
     def realised(self) -> dict[str, int]:
         """Return dataset -> number of samples that all steps draw."""

@@ -17,6 +17,9 @@ TASKS = ("QA", "VQA", "RG", "REC", "REG", "CLS")
 """Question answering, visual question answering, report generation, referring expression comprehension and
 generation, classification: the paper's six tasks, in the order of its tables."""
 
+IMAGE_TASKS = ("VQA", "REC", "REG", "RG", "CLS")
+"""Tasks that own a vision-level task token, in the order of the released code. QA never sees an image."""
+
 IDENTIFIERS: Mapping[str, str] = MappingProxyType(
     {"QA": "qa", "VQA": "vqa", "RG": "caption", "REC": "refer", "REG": "identify", "CLS": "cls"}
 )
@@ -39,7 +42,7 @@ class Sample:
         boxes: `(x1, y1, x2, y2)` in hundredths of width and height, 0..100; empty where there are none.
         meta: what else the files tell. `templates` names the pool of training instructions (absent where
             there is only the fixed one) and `subject` is the text that fills their slot: the question, the
-            object's name, or the box text.
+            object's name, or the box text. `profile` names the prompt profile that wrote instruction and answer.
         image_source: how to open the image; None for text.
     """
 

@@ -1,4 +1,4 @@
-"""Instructions: the pools of Appendix C for training, and the fixed ones for evaluation.
+"""Instructions: pools for training and fixed ones for evaluation, as in Appendix C and as in the released code.
 
 A pool is named by `Sample.meta["templates"]`; `{}` is the slot that `Sample.meta["subject"]` fills: the
 question (QA, VQA), the name of the object (REC), or the box text (REG). Subjects keep their case: the
@@ -75,26 +75,73 @@ EVALUATION: Mapping[str, str] = MappingProxyType(
         "mpx_single": "Describe this input image.",
     }
 )
-"""Pool -> the one instruction used in evaluation. The released code fixes those of the image tasks (in lower
-case for regions; here the paper's spelling); it evaluates no QA, where the form that asks for the kind of
-answer is taken, as it is for VQA."""
+"""Pool -> the one instruction used in evaluation: the released code's choice in the paper's spelling. That code
+evaluates no QA, where the form that asks for the kind of answer is taken, as it is for VQA."""
+
+RELEASED_TRAINING: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **TRAINING,
+        "pubmedqa": ("{}", f"{_DOCTOR} using 'yes', 'no' or 'maybe': {{}}"),
+        "refer": (
+            "{}",
+            "give me the location of {}",
+            "where is {} ?",
+            "from this image, tell me the location of {}",
+            "the location of {} is",
+            "could you tell me the location for {} ?",
+            "where can I locate the {} ?",
+        ),
+        "identify": (
+            "{}",
+            "what object is in this location {}",
+            "identify the object present at this location {}",
+            "what is it in {}",
+            "describe this object in {}",
+            "this {} is",
+            "the object in {} is",
+        ),
+    }
+)
+"""Pool -> its training instructions in the released code (MSIIP/Uni-Med, uni_med/datasets/datasets, read at commit
+5c902a5): other than Appendix C where regions and PubMedQA are asked about."""
+
+RELEASED_EVALUATION: Mapping[str, str] = MappingProxyType(
+    {
+        **EVALUATION,
+        "pubmedqa": RELEASED_TRAINING["pubmedqa"][1],
+        "refer": "give me the location of {}",
+        "identify": "what object is in this location {}",
+    }
+)
+"""Pool -> the one instruction used in evaluation by the released code; its choice for QA is ours, as above."""
 
 
-def evaluation_instruction(pool: str, subject: str = "") -> str:
+def evaluation_instruction(pool: str, subject: str = "", fixed: Mapping[str, str] = EVALUATION) -> str:
     """Return the fixed evaluation instruction of a pool with its slot filled by `subject`."""
-    return EVALUATION[pool].format(subject)
+    return fixed[pool].format(subject)
 
 
-def training_instruction(sample: Sample, rng: random.Random) -> str:
+def training_instruction(
+    sample: Sample,
+    rng: random.Random,
+    pools: Mapping[str, tuple[str, ...]] = TRAINING,
+    subject: str | None = None,
+) -> str:
     """Return an instruction drawn with equal weight from the sample's pool.
 
     A sample without a pool (`meta["templates"]` absent: classification, whose datasets have one sentence
     each) gives its `instruction`; nothing is drawn from `rng` then.
+
+    Args:
+        sample: names its pool.
+        rng: one choice is drawn from it.
+        pools: pool -> instructions.
+        subject: what fills the slot; None: `meta["subject"]`.
     """
     pool = sample.meta.get("templates")
     if pool is None:
         return sample.instruction
-    return rng.choice(TRAINING[pool]).format(sample.meta.get("subject", ""))
+    return rng.choice(pools[pool]).format(sample.meta.get("subject", "") if subject is None else subject)
 
 
 def classification_instruction(prompt: str, classes: Sequence[str]) -> str:

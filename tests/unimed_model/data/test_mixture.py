@@ -55,3 +55,33 @@ def test_instructions_are_drawn_from_the_pool():
 def test_an_empty_dataset_is_named():
     with pytest.raises(UserError, match="void has no training samples"):
         Mixture({"a": samples("a", 2), "void": Samples([])}, 4, 1, 0)
+
+
+def test_a_seed_draws_what_it_always_drew():
+    def of(name, task, count, **meta):
+        return Samples(Sample(name, task, "train", str(i), None, None, "fixed", "a", (), meta) for i in range(count))
+
+    drawn = Mixture(
+        {
+            "rec": of("rec", "REC", 5, templates="refer", subject="X"),
+            "cls": of("cls", "CLS", 3),
+            "qa": of("qa", "QA", 4, templates="pubmedqa", subject="X"),
+        },
+        batch_size=2,
+        steps=6,
+        seed=7,
+    )
+    assert [(draw.dataset, draw.index, drawn[draw].instruction) for batch in drawn for draw in batch] == [
+        ("rec", 4, "Give me the location of X."),
+        ("rec", 0, "Where can I locate the X?"),
+        ("cls", 2, "fixed"),
+        ("cls", 0, "fixed"),
+        ("rec", 2, "Where can I locate the X?"),
+        ("rec", 3, "From this image, tell me the location of X."),
+        ("cls", 1, "fixed"),
+        ("cls", 1, "fixed"),
+        ("qa", 1, "X"),
+        ("qa", 2, "X"),
+        ("rec", 1, "Where can I locate the X?"),
+        ("rec", 1, "Could you tell me the location for X?"),
+    ]

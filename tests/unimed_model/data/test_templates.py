@@ -1,10 +1,13 @@
 import random
+from collections.abc import Mapping
 
 import pytest
 
 from unimed_model.data import IDENTIFIERS, TASKS, Sample, training_instruction
 from unimed_model.data.templates import (
     EVALUATION,
+    RELEASED_EVALUATION,
+    RELEASED_TRAINING,
     TRAINING,
     classification_instruction,
     evaluation_instruction,
@@ -27,14 +30,23 @@ def test_pool_sizes_are_those_of_appendix_c() -> None:
     }
 
 
-def test_every_evaluation_instruction_is_in_its_training_pool() -> None:
-    assert set(EVALUATION) == set(TRAINING)
-    assert all(EVALUATION[pool] in TRAINING[pool] for pool in TRAINING)
+def test_released_pools_are_as_large_so_that_they_draw_alike() -> None:
+    sizes = [{pool: len(entries) for pool, entries in pools.items()} for pools in (TRAINING, RELEASED_TRAINING)]
+    assert sizes[0] == sizes[1]
+    assert {pool for pool in TRAINING if TRAINING[pool] != RELEASED_TRAINING[pool]} == {"pubmedqa", "refer", "identify"}
+
+
+@pytest.mark.parametrize(("training", "evaluation"), [(TRAINING, EVALUATION), (RELEASED_TRAINING, RELEASED_EVALUATION)])
+def test_every_evaluation_instruction_is_in_its_training_pool(
+    training: Mapping[str, tuple[str, ...]], evaluation: Mapping[str, str]
+) -> None:
+    assert set(evaluation) == set(training)
+    assert all(evaluation[pool] in training[pool] for pool in training)
 
 
 @pytest.mark.parametrize("pool", ["medqa", "pubmedqa", "vqa", "refer", "identify"])
 def test_pools_with_a_subject_have_one_slot(pool: str) -> None:
-    assert all(entry.count("{}") == 1 for entry in TRAINING[pool])
+    assert all(entry.count("{}") == 1 for entry in TRAINING[pool] + RELEASED_TRAINING[pool])
 
 
 def test_paper_wording() -> None:

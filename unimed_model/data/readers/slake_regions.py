@@ -25,7 +25,6 @@ class RegionOptions(ImageOptions):
 
     Attributes:
         rounding: `floor`, as the released code does, or `nearest`.
-        braces: write `{<x1><y1><x2><y2>}`, as the released code does; the paper prints no braces.
         instances: what REC does with a name that occurs twice in an image: `skip` leaves these out and counts
             them, since "where is X" then has no single answer; `each` makes a sample of each, which the
             paper's equal counts of REC and REG suggest it did. REG is not ambiguous and always reads each.
@@ -34,7 +33,6 @@ class RegionOptions(ImageOptions):
     """
 
     rounding: Rounding = "floor"
-    braces: bool = False
     instances: Literal["skip", "each"] = "skip"
     outside: Literal["error", "skip", "clip"] = "error"
 
@@ -72,7 +70,7 @@ def read(request: Request, options: RegionOptions) -> Samples:
             skipped["unusable box"] += 1
         else:
             box = normalise(pixels, region.size, options.rounding)
-            samples.append(_sample(request, region, box, options.braces))
+            samples.append(_sample(request, region, box))
     return finish(request, samples, skipped)
 
 
@@ -151,8 +149,8 @@ def _usable(region: _Region, options: RegionOptions) -> tuple[float, float, floa
     return clipped if box_problem(clipped, region.size) is None else None
 
 
-def _sample(request: Request, region: _Region, box: Box, braces: bool) -> Sample:
-    text = box_text(box, braces)
+def _sample(request: Request, region: _Region, box: Box) -> Sample:
+    text = box_text(box)
     image_id = region.image.path.parent.name
     refer = request.task == "REC"
     pool, subject, answer = ("refer", region.name, text) if refer else ("identify", text, region.name)

@@ -136,9 +136,9 @@ def test_repeated_names_are_ambiguous_to_refer_to_only(slake_root: Path) -> None
 
 
 def test_a_region_to_identify(slake_root: Path) -> None:
-    sample = load_dataset("slake_reg", slake_root, braces=True, rounding="nearest")[1]
-    assert sample.instruction == "What object is in this location {<75><50><100><100>}?"
-    assert (sample.answer, sample.meta["subject"]) == ("Left Kidney", "{<75><50><100><100>}")
+    sample = load_dataset("slake_reg", slake_root, rounding="nearest")[1]
+    assert sample.instruction == "What object is in this location <75><50><100><100>?"
+    assert (sample.answer, sample.meta["subject"]) == ("Left Kidney", "<75><50><100><100>")
 
 
 def test_empty_and_absent_detections_give_no_samples(slake_root: Path) -> None:

@@ -1,0 +1,99 @@
+"""Checkpoints that hold what was trained, and refer to frozen pretrained bases by name and digest."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from .bases import Base, same_base
+from .configuration import UniMedConfig
+from .errors import UserError
+from .language import is_adapter, load_pretrained
+from .vision import encoder_class
+
+WEIGHTS = "model.safetensors"
+_PREFIX = {"vision": "vision_model.", "llm": "language_model."}
+
+
+def required_bases(config: UniMedConfig) -> dict[str, Base]:
+    """Return the pretrained bases that are frozen, so that a checkpoint need not hold them: vision and llm."""
+    frozen = {"vision": not config.encoder_use.trainable, "llm": not config.language_use.trainable}
+    return {part: Base(**base) for part, base in (config.bases or {}).items() if frozen[part]}
+
+
+def trained_state(state: dict[str, Tensor], config: UniMedConfig) -> dict[str, Tensor]:
+    """Return the part of a state dict that is not in the frozen bases."""
+    prefixes = tuple(_PREFIX[part] for part in required_bases(config))
+    return {name: tensor for name, tensor in state.items() if not name.startswith(prefixes) or is_adapter(name)}
+
+
+def open_bases(config: UniMedConfig, weights: Path | None = None) -> dict[str, Any]:
+    """Return the frozen bases with their weights, as arguments of the model.
+
+    Raises:
+        UserError: a base that is not found, or not the one that the model was trained on.
+    """
+    opened: dict[str, Any] = {}
+    required = required_bases(config)
+    if "vision" in required:
+        opened["vision_model"] = open_encoder(same_base(required["vision"], weights))
+    if "llm" in required:
+        opened["language_model"] = load_pretrained(str(same_base(required["llm"], weights)), config.language_use)
+    return opened
+
+
+def open_encoder(folder: Path) -> nn.Module:
+    """Return a pretrained vision encoder from its folder.
+
+    Raises:
+        UserError: weights that are damaged, or leave some of the encoder without a value.
+    """
+    try:
+        kind = encoder_class(AutoConfig.from_pretrained(folder))
+        model, report = kind.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"The vision encoder in {folder} cannot be opened: {' '.join(str(error).split())}") from error
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:
+        raise UserError(
+            f"The weights in {folder} leave {len(missing)} tensors without a value, the first {missing[0]}."
+        )
+    return getattr(model, "vision_model", model)
+
+
+def load_trained(model: nn.Module, folder: Path) -> None:
+    """Load what a checkpoint holds beside its bases into a model, strictly.
+
+    Raises:
+        UserError: weights that are missing, damaged, or of another configuration; names the first tensor.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {WEIGHTS}.")
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    wanted = trained_state(model.state_dict(), model.config)  # type: ignore[arg-type]
+    _require_fit(path, found, wanted)
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(found[name])
+
+
+def _require_fit(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    problems = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "unexpected": sorted(found.keys() - wanted.keys()),
+        "mismatched": sorted(name for name in wanted.keys() & found.keys() if wanted[name].shape != found[name].shape),
+    }
+    for word, names in problems.items():
+        if names:
+            raise UserError(
+                f"The weights in {path} do not fit the configuration beside them: {len(names)} {word} tensors, the "
+                f"first {names[0]}."
+            )
