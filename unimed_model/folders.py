@@ -20,6 +20,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        _open_to_readers(partial)
         if target.exists():
             shutil.rmtree(previous, ignore_errors=True)
             target.rename(previous)
@@ -31,3 +32,9 @@ def replacing(folder: Path) -> Iterator[Path]:
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
         raise
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Give weights the mode of other new files: safetensors leaves them to their owner alone."""
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(folder.stat().st_mode & 0o666)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from tokenizers import AddedToken
 from torch import Tensor
-from transformers import ProcessorMixin
+from transformers import AutoProcessor, ProcessorMixin
 
-from .configuration import IMAGE_TASKS
+from .configuration import IMAGE_TASKS, UniMedConfig
 from .data.sample import Sample
 from .errors import UserError
 from .pixels import Picture, as_rgb
@@ -295,3 +295,6 @@ def _pad(rows: list[list[int]], value: int, *, left: bool) -> Tensor:
     longest = max(len(row) for row in rows)
     padded = [[value] * (longest - len(row)) + row if left else row + [value] * (longest - len(row)) for row in rows]
     return torch.tensor(padded)
+
+
+AutoProcessor.register(UniMedConfig, UniMedProcessor)

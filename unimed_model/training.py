@@ -60,6 +60,9 @@ def train(
     Raises:
         UserError: ``out`` holds something else, the data are unusable, or the loss is not a number.
     """
+    if settings.llm.quantisation == "4bit" and not torch.cuda.is_available():
+        # bitsandbytes repacks the weights at the first evaluation, for a product without a right backward pass
+        raise UserError("llm.quantisation=4bit cannot be trained on a CPU: its gradients would be wrong; use a GPU.")
     datasets = open_training_data(root, settings.data.datasets)
     standing = _standing_run(out)
     if standing is not None and not overwrite:

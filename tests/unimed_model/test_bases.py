@@ -214,6 +214,13 @@ def test_half_precision_bases_leave_what_is_trained_in_full(bases, precision, tm
             assert torch.equal(one, other), name
 
 
+def test_4_bit_weights_are_not_trained_on_a_cpu(corpus, bases, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"llm.quantisation=4bit cannot be trained on a CPU"):
+        train(on_bases("llm.quantisation=4bit"), corpus, tmp_path / "run", weights=bases, quiet=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [

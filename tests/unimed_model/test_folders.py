@@ -1,6 +1,9 @@
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from unimed_model.folders import replacing
 
@@ -50,3 +53,12 @@ def test_the_current_folder_can_be_named(tmp_path, monkeypatch):
     with replacing(Path()) as folder:
         (folder / "a").write_text("1")
     assert (tmp_path / "here" / "a").read_text() == "1"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have POSIX modes")
+def test_weights_may_be_read_by_whoever_may_read_the_rest(tmp_path):
+    with replacing(tmp_path / "run") as folder:
+        (folder / "config.json").touch()
+        save_file({"weight": np.zeros(2)}, folder / "model.safetensors")
+    modes = {path.stat().st_mode for path in (tmp_path / "run").iterdir()}
+    assert len(modes) == 1
