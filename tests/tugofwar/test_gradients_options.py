@@ -1,11 +1,8 @@
 """`tugofwar gradients` with its further options, on a small study of one's own in float64."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -17,93 +14,17 @@ from safetensors.numpy import load_file
 
 import tugofwar as tow
 from analyses import measuring
-from tugofwar import cli
 from tugofwar.engine.passes import Passes
 from tugofwar.errors import UserError
 
-STUDY = """
-import os
-import time
-from pathlib import Path
-
-import torch
-
-torch.manual_seed(0)
-model = torch.nn.Sequential(torch.nn.Linear(30, 20), torch.nn.Tanh(), torch.nn.Linear(20, 1)).double()
-x = torch.randn(14, 3, 30, dtype=torch.float64) + 0.5
-
-
-class Halting:
-    def __init__(self, batches):
-        self.batches = batches
-
-    def __iter__(self):
-        for number, batch in enumerate(self.batches):
-            if number == 2 and Path("halt").exists():
-                Path("halted").touch()
-                time.sleep(600)
-            yield batch
-
-
-datasets = {
-    "sum": [(b, b.sum(1)) for b in x],
-    "first": [(b, b[:, 0] + 2) for b in x],
-    "last": Halting([(b, b[:, 4] - b[:, 0]) for b in x]),
-}
-tasks = {"sum": "many", "first": "one", "last": "one"}
-
-
-def loss(model, batch):
-    return torch.nn.functional.mse_loss(model(batch[0])[:, 0], batch[1])
-
-
-def setup():
-    return {"model": model, "datasets": datasets, "loss": loss, "tasks": tasks}
-
-
-def with_adam():
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for batch in datasets["sum"]:
-        optimizer.zero_grad()
-        loss(model, batch).backward()
-        optimizer.step()
-    return setup() | {"preconditioner": optimizer}
-"""
-PARAMETERS = ["--params", "0.*"]
-COMMAND = [sys.executable, "-m", "tugofwar.cli", "gradients", "--setup", "my_study.py:setup", "--quiet"]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("my_study.py").write_text(STUDY)
-    return tmp_path
-
-
-def call(monkeypatch, *arguments, setup="my_study.py:setup"):
-    options = ["tugofwar", "gradients", "--setup", setup, "--quiet", *map(str, arguments)]
-    monkeypatch.setattr(sys, "argv", options)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code or 0
-
-
-def files_of(folder, *left_out):
-    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in paths
-        if path.relative_to(folder).parts[0] not in left_out
-    }
-
-
-def hidden(folder="."):
-    return [path.name for path in Path(folder).iterdir() if path.name.startswith(".")]
-
-
-def relative_error(gram, exact):
-    norms = np.sqrt(np.diagonal(exact))
-    return abs((gram - exact) / np.outer(norms, norms)).max()
+from .gradients_study import (
+    COMMAND,
+    PARAMETERS,
+    call,
+    files_of,
+    hidden,
+    study_folder,  # noqa: F401 - the fixture `here`
+)
 
 
 def test_what_is_kept_stands_in_the_output(here, monkeypatch):
@@ -394,57 +315,3 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(here, monkeypatch, capsys,
     assert sentence in printed.err
     assert printed.err.count("\n") == 1
     assert not Path("deep").exists()
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def test_two_processes_give_the_result_of_one(here, monkeypatch):
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(free_port()),
-    ]
-    options = [*PARAMETERS, "--batches", "5", "--preconditioner", "adam", "--keep-factors", "--out", "two"]
-    command = ["-m", "tugofwar.cli", "gradients", "--setup", "my_study.py:with_adam", "--quiet", "--json", *options]
-    done = subprocess.run([*launcher, *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["folder"] == "two", "printed once"
-    options[-1] = "one"
-    assert call(monkeypatch, *options, setup="my_study.py:with_adam") == 0
-    one, two = tow.Recording.load("one"), tow.Recording.load("two")
-    assert relative_error(two.gram, one.gram) < 1e-9
-    assert relative_error(two.in_geometry("adam").gram, one.in_geometry("adam").gram) < 1e-9
-    assert files_of("one", "factors").keys() == files_of("two", "factors").keys()
-    np.testing.assert_allclose(*(pd.read_csv(f"{n}/gd_task.csv", index_col=0) for n in ("one", "two")), rtol=1e-9)
-    assert hidden() == []
-    assert call(monkeypatch, *PARAMETERS, "--preconditioner", "adam", "--extend", 2, "--out", "two",
-                setup="my_study.py:with_adam") == 2  # fmt: skip
-
-
-@pytest.mark.parametrize("options", [["--batches", "50"], ["--batches", "1"], ["--datasets", "lsat"]])
-def test_a_mistake_ends_all_processes_and_one_speaks(here, options):
-    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    running = [
-        subprocess.Popen(
-            [*COMMAND, *PARAMETERS, "--out", "out", *options],
-            env={**os.environ, **address, "RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    said = [process.communicate(timeout=120)[1] for process in running]
-    assert [process.returncode for process in running] == [2, 2]
-    assert said[0].startswith("Error: ")
-    assert said[1] == ""
-    assert not Path("out").exists()
-    assert hidden() == []
