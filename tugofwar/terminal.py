@@ -6,6 +6,7 @@ an interrupted command has kept. Of several processes only the first speaks.
 """
 
 import errno
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +31,7 @@ def run(app: Callable[[], object], user_errors: Iterable[type[Exception]]) -> No
         SystemExit: status 2 for a user's mistake or a file that cannot be read or written, 130 for Ctrl-C.
     """
     try:
-        app()
+        _run_and_flush(app)
     except tuple(user_errors) as error:
         fail(str(error), _notes(error))
     except OSError as error:
@@ -49,6 +50,25 @@ def run(app: Callable[[], object], user_errors: Iterable[type[Exception]]) -> No
         # Typer turns Ctrl-C into this status by itself, without a word.
         if end.code == INTERRUPTED:
             _say_interrupted(_notes(end))
+        raise
+
+
+def _run_and_flush(app: Callable[[], object]) -> None:
+    """Run an application and write what it left in the buffer: if that fails at exit, nothing can be said any more."""
+    try:
+        app()
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # what stays in the buffer is written once more at exit, and must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # whoever read has heard enough
+            raise SystemExit(1) from None
         raise
 
 

@@ -1,5 +1,6 @@
 """Settings become a model and a processor."""
 
+import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -145,6 +146,10 @@ def text_config_of(architecture: LanguageArchitecture, vocabulary: int, tokenize
         vocabulary: where the architecture leaves it open and there is no tokenizer.
         tokenizer: gives vocabulary and special tokens.
     """
+    if tokenizer is not None and (architecture.vocabulary or len(tokenizer)) < len(tokenizer):
+        raise UserError(
+            f"llm.architecture.vocabulary {architecture.vocabulary} is below the tokenizer's {len(tokenizer)}."
+        )
     size = architecture.vocabulary or (vocabulary if tokenizer is None else len(tokenizer))
     special = {} if tokenizer is None else {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in _SPECIAL}
     return AutoConfig.for_model(
@@ -199,15 +204,22 @@ def image_processor_for(size: int, folder: Path | None) -> ViTImageProcessorPil:
     mean, spread = [DARK_IMAGE_MEAN] * 3, [DARK_IMAGE_SPREAD] * 3
     options: dict[str, Any] = {}
     if folder is not None:
-        found = ViTImageProcessorPil.get_image_processor_dict(folder)[0] if _has_processor(folder) else {}
+        found = _preprocessing(folder)
         if "image_mean" not in found or "image_std" not in found:
             raise UserError(f"{folder} holds no preprocessor_config.json with image_mean and image_std.")
         mean, spread, options = found["image_mean"], found["image_std"], {"resample": _BICUBIC}
     return ViTImageProcessorPil(size={"height": size, "width": size}, image_mean=mean, image_std=spread, **options)
 
 
-def _has_processor(folder: Path) -> bool:
-    return (folder / "preprocessor_config.json").is_file()
+def _preprocessing(folder: Path) -> dict[str, Any]:
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON.") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _lay_out_positions(model: UniMedForConditionalGeneration, vision: VisionArchitecture) -> None:

@@ -13,7 +13,8 @@ from .bases import Base, same_base
 from .configuration import UniMedConfig
 from .errors import UserError
 from .language import is_adapter, load_pretrained
-from .vision import encoder_class
+from .pretrained import open_whole
+from .vision import POOLERS, encoder_class
 
 WEIGHTS = "model.safetensors"
 _PREFIX = {"vision": "vision_model.", "llm": "language_model."}
@@ -54,14 +55,9 @@ def open_encoder(folder: Path) -> nn.Module:
     """
     try:
         kind = encoder_class(AutoConfig.from_pretrained(folder))
-        model, report = kind.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"The vision encoder in {folder} cannot be opened: {' '.join(str(error).split())}") from error
-    missing = sorted(map(str, report["missing_keys"]))
-    if missing:
-        raise UserError(
-            f"The weights in {folder} leave {len(missing)} tensors without a value, the first {missing[0]}."
-        )
+    model = open_whole(kind, folder, "vision encoder", may_lack=POOLERS, dtype=torch.float32)
     return getattr(model, "vision_model", model)
 
 
@@ -80,9 +76,17 @@ def load_trained(model: nn.Module, folder: Path) -> None:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     wanted = trained_state(model.state_dict(), model.config)  # type: ignore[arg-type]
     _require_fit(path, found, wanted)
+    require_finite(path, found)
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(found[name])
+
+
+def require_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise a UserError that names the first tensor with a value that is no finite number."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} holds values that are no finite numbers.")
 
 
 def _require_fit(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from unimed_model.errors import UserError
 class Closed(BaseModel):
     """Base of all settings: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Model = TypeVar("Model", bound=Closed)

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from .lora_moe import inject_lora_moe
+from .pretrained import open_whole
 from .settings import AdapterSettings, LanguageUse
 
 _ADAPTER = re.compile(r"(^|\.)lora_")
@@ -25,9 +26,16 @@ def make_trainable(model: PreTrainedModel, use: LanguageUse) -> None:
     Raises:
         UserError: an adapter that does not suit the LLM.
     """
-    model.requires_grad_(use.trainable)
     if use.adapter is not None:
         _adapt(model, use.adapter)
+    freeze(model, use)
+
+
+def freeze(model: PreTrainedModel, use: LanguageUse) -> None:
+    """Let an LLM's own weights be trained or not, and its adapter's always."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():  # quantised weights are integers
+            parameter.requires_grad_(use.trainable or is_adapter(name))
 
 
 def is_adapter(name: str) -> bool:
@@ -69,12 +77,13 @@ def load_pretrained(folder: str, use: LanguageUse) -> PreTrainedModel:
     """Return a causal LM with the weights of a folder or hub name, quantised if ``use`` says so.
 
     Raises:
-        UserError: quantisation without bitsandbytes.
+        UserError: weights that are damaged or lack a tensor; quantisation without bitsandbytes.
     """
     options: dict[str, Any] = {"dtype": getattr(torch, use.precision)}
     if use.quantisation is not None:
         options["quantization_config"] = _quantisation(use)
-    return AutoModelForCausalLM.from_pretrained(folder, **options)
+    model: PreTrainedModel = open_whole(AutoModelForCausalLM, folder, "LLM", strict=True, **options)
+    return model
 
 
 def _quantisation(use: LanguageUse) -> Any:

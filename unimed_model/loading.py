@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from .checkpoint import WEIGHTS
+from .checkpoint import WEIGHTS, require_finite
 from .errors import UserError
 from .modeling import UniMedForConditionalGeneration
 from .processing import UniMedProcessor
@@ -52,6 +52,7 @@ def _open_model(folder: Path, weights: Path | None, *, holds_bases: bool) -> Uni
         folder, output_loading_info=True, ignore_mismatched_sizes=True
     )
     _require_complete(folder, report)
+    require_finite(folder / WEIGHTS, model.state_dict())
     return model
 
 

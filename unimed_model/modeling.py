@@ -12,10 +12,14 @@ from transformers.utils import ModelOutput
 from .checkpoint import load_trained, open_bases, required_bases, trained_state
 from .configuration import UniMedConfig
 from .connector import ConnectorOutput, build_connector
-from .language import fresh_language_model, make_trainable
+from .errors import UserError
+from .language import freeze, fresh_language_model, make_trainable
 from .lora_moe import recording_router_weights
 from .resampler import Resampler
 from .vision import VisionEncoder
+
+_ADDED_BY_AUTO_CLASSES = {"trust_remote_code", "revision", "adapter_kwargs", "_from_auto", "_commit_hash"}
+_TAKEN_WITHOUT_BASES = {"config", "dtype", "torch_dtype"} | _ADDED_BY_AUTO_CLASSES
 
 
 @dataclass
@@ -87,6 +91,11 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
         # after post_init, which would draw an adapter's weights anew
         make_trainable(self.language_model, config.language_use)
 
+    def _freeze(self) -> None:
+        """Let be trained what the configuration says; transformers' loader lets everything."""
+        self.vision_model.requires_grad_(self.config.encoder_use.trainable)
+        freeze(self.language_model, self.config.language_use)
+
     def get_input_embeddings(self) -> nn.Module:
         """Return the LLM's token embeddings."""
         return self.language_model.get_input_embeddings()
@@ -117,6 +126,7 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         past_key_values: Any | None = None,
         inputs_embeds: Tensor | None = None,
+        position_ids: Tensor | None = None,
         output_router_weights: bool = False,
         **kwargs: Any,
     ) -> UniMedOutput:
@@ -130,6 +140,7 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
             labels: (batch, sequence), -100 where no loss is taken.
             past_key_values: cache of an earlier call.
             inputs_embeds: (batch, sequence, width) instead of ``input_ids``.
+            position_ids: (batch, sequence); ``generate`` counts them from the first token that is no padding.
             output_router_weights: also return the weights of every router, the connector's and LoRA-MoE's.
             **kwargs: passed on to the LLM.
 
@@ -144,6 +155,8 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
             inputs_embeds = self._embed(input_ids, features)
         elif features is not None:
             raise ValueError("pixel_values need input_ids, whose placeholders say where the visual tokens go")
+        if position_ids is not None:
+            kwargs["position_ids"] = position_ids
         with self._recording(output_router_weights) as lora_router_weights:
             outputs = self.language_model(
                 inputs_embeds=inputs_embeds,
@@ -216,7 +229,8 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
         self.config.holds_bases = full or not required_bases(self.config)
         if not self.config.holds_bases:
             state = trained_state(state, self.config)
-        super().save_pretrained(save_directory, state_dict=state, **kwargs)
+        # parameters under the names that they have here, not under those of older versions of transformers
+        super().save_pretrained(save_directory, state_dict=state, **{"save_original_format": False} | kwargs)
 
     @classmethod
     def from_pretrained(
@@ -228,14 +242,26 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
             pretrained_model_name_or_path: folder, or hub name for a model saved with ``full=True``.
             *args: as transformers has them.
             weights: folder with the pretrained bases, if they are not where they were at training.
-            **kwargs: as transformers has them; for a model saved without its bases, ``config`` alone.
+            **kwargs: as transformers has them, but for ``dtype``: precisions are in the configuration. For a model
+                saved without its bases, ``config`` alone.
 
         Raises:
-            UserError: a base that is not found or not the one trained on, or weights that do not fit.
+            UserError: a base that is not found or not the one trained on, weights that do not fit, or an argument that
+                is not taken.
         """
         config = kwargs.get("config") or cls.config_class.from_pretrained(pretrained_model_name_or_path)
+        if any(kwargs.get(name) not in (None, "auto") for name in ("dtype", "torch_dtype")):
+            raise UserError("dtype is not taken: llm.precision and vision.precision of the configuration say it.")
         if config.holds_bases:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            opened = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            (opened[0] if isinstance(opened, tuple) else opened)._freeze()
+            return opened
+        unused = sorted(kwargs.keys() - _TAKEN_WITHOUT_BASES)
+        if args or unused:
+            raise UserError(
+                f"{', '.join(unused) or 'Positional arguments'}: not taken for a model saved without its bases; "
+                "save it with full=True."
+            )
         model = cls(config, **open_bases(config, Path(weights) if weights else None))
         load_trained(model, Path(pretrained_model_name_or_path))
         return model.eval()

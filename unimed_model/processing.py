@@ -104,6 +104,25 @@ class UniMedProcessor(ProcessorMixin):
         self._reserved = frozenset(tokenizer.convert_tokens_to_ids(t) for t in (image_token, *ends) if t)
         self._frame = _chat_frame(tokenizer) if self.prompts.chat else ("", "")
 
+    def __call__(
+        self, images: Picture | Sequence[Picture | None] | None = None, text: str | Sequence[str] = "", *, task: str
+    ) -> dict[str, Tensor]:
+        """Return what ``generate`` reads, for one question or several of one task.
+
+        Args:
+            images: the picture of each question, or None where it has none.
+            text: question or questions, without identifier.
+            task: one of ``TASKS``.
+
+        Raises:
+            UserError: another number of images than of questions; else as ``generation_batch``.
+        """
+        questions = [text] if isinstance(text, str) else list(text)
+        pictures: list[Any] = list(images) if isinstance(images, list | tuple) else [images] * len(questions)
+        if len(pictures) != len(questions):
+            raise UserError(f"There are {len(pictures)} images for {len(questions)} questions.")
+        return self.generation_batch([Turn(task, q, p) for q, p in zip(questions, pictures, strict=True)])
+
     def prompt_ids(self, turn: Turn, use: Use = "training") -> list[int]:
         """Token ids of a turn's prompt, from the begin token to ``[/INST]`` or the end of the chat template.
 

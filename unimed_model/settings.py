@@ -5,7 +5,7 @@ This module imports neither torch nor transformers, so that a misspelt key is re
 """
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -112,7 +112,7 @@ class ConnectorSettings(Closed):
 
     kind: Literal["linear", "mlp", "cmoe"] = "cmoe"
     layers: int = Field(2, ge=1, description="linear layers of the MLP, or of each expert")
-    hidden: int | Literal["as_cmoe"] | None = Field(
+    hidden: Annotated[int, Field(ge=1)] | Literal["as_cmoe"] | None = Field(
         None,
         description="width between two layers; null: that of the output, as released; as_cmoe: so wide that an mlp "
         "has as many parameters as the mixture that the other keys describe",
@@ -194,6 +194,14 @@ class LanguageArchitecture(Closed):
     tied: bool = Field(True, description="whether the head is the embedding")
     initial_scale: float = Field(0.02, gt=0, description="standard deviation of initial weights")
 
+    @model_validator(mode="after")
+    def _whole_heads(self) -> "LanguageArchitecture":
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not a multiple of 2 times heads ({self.heads})")
+        if self.heads % (self.key_value_heads or self.heads):
+            raise ValueError(f"heads {self.heads} is not a multiple of key_value_heads ({self.key_value_heads})")
+        return self
+
 
 class LanguageUse(Closed):
     """How the LLM is used; saved with the model."""
@@ -262,6 +270,15 @@ class TrainingSettings(Closed):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     gradient_clip: float | None = Field(None, gt=0, description="largest gradient norm; null: no clipping")
+
+    @model_validator(mode="after")
+    def _down_to_the_floor(self) -> "TrainingSettings":
+        if self.floor_learning_rate > self.peak_learning_rate:
+            raise ValueError(
+                f"floor_learning_rate {self.floor_learning_rate:g} is above peak_learning_rate "
+                f"{self.peak_learning_rate:g}"
+            )
+        return self
 
 
 class RunSettings(Closed):

@@ -126,7 +126,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 
 def _train_into(folder: Path, settings: RunSettings, mixture: Mixture, weights: Path | None, quiet: bool) -> None:
     started = time.time()
-    model, processor = build(settings, _texts(mixture), weights)
+    with transformers_in_silence():
+        model, processor = build(settings, _texts(mixture), weights)
     log: list[dict[str, Any]] = []
     trainer = UniMedTrainer(
         model,

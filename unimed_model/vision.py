@@ -11,7 +11,10 @@ from .errors import UserError
 from .settings import EncoderUse
 
 _NORMS = ("post_layernorm", "layernorm", "norm", "final_layer_norm")
-_POOLERS = ("pooler", "head")
+POOLERS = ("pooler", "head")
+"""Modules of encoders that make pooled tokens, which are never used."""
+# their last hidden state, which is what ``final_norm="model"`` takes, is not normalised
+_NORM_OF_POOLED_TOKEN = ("clip_vision_model",)
 _RELEASED_EPSILON = 1e-5
 _NOT_IN_AUTO_MODEL = {"blip_2_vision_model": Blip2VisionModel}
 
@@ -92,9 +95,11 @@ class VisionEncoder(nn.Module):
 
     def _drop_poolers(self) -> None:
         """Pooled tokens are never used, so that what makes them must not stand among the parameters."""
-        for name in _POOLERS:
+        for name in POOLERS:
             if isinstance(getattr(self.model, name, None), nn.Module):
                 setattr(self.model, name, None)
+        if getattr(self.model.config, "model_type", None) in _NORM_OF_POOLED_TOKEN:
+            self._drop_norm()
         if hasattr(self.model, "use_head"):
             setattr(self.model, "use_head", False)  # noqa: B010 - a Module's attributes are modules to mypy
 

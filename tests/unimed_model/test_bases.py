@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from unimed_model import UniMedForConditionalGeneration
 from unimed_model.building import build
@@ -86,6 +87,7 @@ def test_training_moves_the_connector_and_the_adapters_alone(run, bases):
 
 LOGITS = """
 import sys, torch
+torch.set_num_threads(int(sys.argv[3]))  # sums depend on how many share them
 from unimed_model.loading import open_run
 from tests.unimed_model.test_bases import TURNS
 model, processor = open_run(__import__("pathlib").Path(sys.argv[1]))
@@ -96,7 +98,7 @@ torch.save(model(**processor.training_batch(TURNS)).logits, sys.argv[2])
 def test_a_fresh_process_gives_the_same_logits(run, tmp_path, request):
     model, processor = open_run(run)
     wanted = model(**processor.training_batch(TURNS)).logits
-    command = [sys.executable, "-c", LOGITS, str(run), str(tmp_path / "logits.pt")]
+    command = [sys.executable, "-c", LOGITS, str(run), str(tmp_path / "logits.pt"), str(torch.get_num_threads())]
     done = subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert torch.equal(torch.load(tmp_path / "logits.pt"), wanted)
@@ -112,6 +114,101 @@ def test_save_and_load(run, full, tmp_path):
     auto = AutoModelForImageTextToText.from_pretrained(tmp_path / "copy").eval()
     assert isinstance(auto, UniMedForConditionalGeneration)
     assert torch.equal(auto(**batch).logits, model(**batch).logits)
+
+
+def trained_names(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_is_frozen_stays_frozen(run, full, tmp_path):
+    model, _ = open_run(run)
+    names = trained_names(model)
+    assert names == {n for n, _ in model.named_parameters() if n.startswith("connector.") or ".lora_" in n}
+    model.save_pretrained(tmp_path / "copy", full=full)
+    assert trained_names(UniMedForConditionalGeneration.from_pretrained(tmp_path / "copy")) == names
+    assert trained_names(open_run_of(tmp_path / "copy", run)) == names
+
+
+def open_run_of(copy, run):
+    for path in run.iterdir():
+        if path.is_file() and not (copy / path.name).exists():
+            shutil.copy(path, copy)
+    return open_run(copy)[0]
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2", "clip_vision_model", "siglip_vision_model"])
+def test_a_pretrained_encoder_that_is_trained_on_is_saved(family, bases, corpus, tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 16}
+    AutoModel.from_config(AutoConfig.for_model(family, **sizes)).save_pretrained(tmp_path / "encoder")
+    shutil.copy(bases / "toy-vision" / "preprocessor_config.json", tmp_path / "encoder")
+    vision = f"vision={{pretrained: {tmp_path / 'encoder'}, image_size: 64, trainable: true}}"
+    out = tmp_path / "run"
+    assert train(on_bases(vision, "training.steps=1"), corpus, out, weights=bases, quiet=True)
+    first, processor = open_run(out)
+    assert {n.split(".")[0] for n in trained_names(first)} == {"vision_model", "connector", "language_model"}
+    batch = processor.training_batch(TURNS)
+    first.save_pretrained(tmp_path / "again", full=True)
+    again = UniMedForConditionalGeneration.from_pretrained(tmp_path / "again").eval()
+    assert torch.equal(again(**batch).logits, first(**batch).logits)
+
+
+def test_arguments_that_are_not_taken_are_named(run, tmp_path):
+    with pytest.raises(UserError, match="device_map: not taken for a model saved without its bases"):
+        UniMedForConditionalGeneration.from_pretrained(run, device_map="cpu")
+    with pytest.raises(UserError, match="dtype is not taken"):
+        UniMedForConditionalGeneration.from_pretrained(run, dtype=torch.bfloat16)
+
+
+def test_values_that_are_no_numbers_are_named(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    weights = load_file(copy / "model.safetensors")
+    weights["connector.experts.1.0.bias"][3] = torch.nan
+    save_file(weights, copy / "model.safetensors")
+    with pytest.raises(UserError, match=r"connector.experts.1.0.bias holds values that are no finite numbers"):
+        open_run(copy)
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_an_llm_of_another_depth_than_its_weights_is_refused(bases, layers, tmp_path):
+    others = tmp_path / "others"
+    shutil.copytree(bases, others)
+    config = json.loads((others / "toy-llm" / "config.json").read_text())
+    config["num_hidden_layers"] = layers
+    (others / "toy-llm" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"LLM in .* (leave \d+ tensors without a value|hold \d+ tensors that)"):
+        build(on_bases(), (), others)
+
+
+def test_damaged_bases_are_one_sentence(bases, tmp_path):
+    others = tmp_path / "others"
+    shutil.copytree(bases, others)
+    for part, what in (("toy-llm", "LLM"), ("toy-vision", "vision encoder")):
+        path = others / part / "model.safetensors"
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(UserError, match=f"The {what} in .* cannot be opened"):
+            build(on_bases(), (), others)
+        path.write_bytes(whole)
+    (others / "toy-vision" / "preprocessor_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"preprocessor_config.json is not valid JSON"):
+        build(on_bases(), (), others)
+
+
+def test_left_padding_is_right_for_absolute_positions(bases, tmp_path):
+    """GPT-2 counts positions itself unless it is told them."""
+    tokenizer = AutoTokenizer.from_pretrained(bases / "toy-llm")
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("gpt2", n_embd=16, n_layer=2, n_head=2, vocab_size=len(tokenizer), n_positions=256)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    model, processor = build(on_bases(f"llm={{pretrained: {tmp_path / 'gpt2'}}}"), (), bases)
+    turns = [TURNS[0], Turn("QA", "Is it so, or is it not so, and if so why?"), Turn("QA", "A?")]
+    options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+    together = model.eval().generate(**processor.generation_batch(turns), **options)[:, -8:]
+    for turn, row in zip(turns, together, strict=True):
+        assert torch.equal(model.generate(**processor.generation_batch([turn]), **options)[0, -8:], row)
 
 
 def moved_run(run, tmp_path):

@@ -4,6 +4,7 @@ from PIL import Image
 
 from unimed_model import UniMedForConditionalGeneration, UniMedProcessor
 from unimed_model.configuration import IMAGE_TASKS
+from unimed_model.errors import UserError
 from unimed_model.processing import Turn
 
 
@@ -83,6 +84,21 @@ def test_batched_generation_equals_one_by_one_and_decoding_without_a_cache(opene
         single = processor.generation_batch([turn])
         alone = model.generate(**single, **kwargs)[:, single["input_ids"].shape[1] :]
         assert decode(alone, skip_special_tokens=True)[0] == decode(row[None], skip_special_tokens=True)[0]
+
+
+def test_the_processor_can_be_called_with_images_and_text(opened):
+    _, processor = opened
+    turns = [Turn("VQA", "Which plane?", picture(0)), Turn("VQA", "Why?")]
+    for called, wanted in (
+        (processor(images=[picture(0), None], text=["Which plane?", "Why?"], task="VQA"), turns),
+        (processor(images=picture(0), text="Which plane?", task="VQA"), turns[:1]),
+        (processor(text="Why?", task="VQA"), turns[1:]),
+    ):
+        batch = processor.generation_batch(wanted)
+        assert called.keys() == batch.keys()
+        assert all(torch.equal(called[key], batch[key]) for key in batch)
+    with pytest.raises(UserError, match="1 images for 2 questions"):
+        processor(images=[picture(0)], text=["a", "b"], task="VQA")
 
 
 def test_save_and_load_give_identical_logits(opened, tmp_path):
