@@ -170,11 +170,11 @@ def test_the_old_format_of_torch_is_read(tmp_path):
 def test_the_image_processor_ignores_the_aspect(checkpoint, tmp_path):
     import numpy as np
     from PIL import Image
-    from transformers import AutoImageProcessor
+    from transformers import ViTImageProcessorPil
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     converted(checkpoint, tmp_path / "out")
-    processor = AutoImageProcessor.from_pretrained(tmp_path / "out", backend="pil")
+    processor = ViTImageProcessorPil.from_pretrained(tmp_path / "out")
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8))
     pixels = processor(image, return_tensors="pt")["pixel_values"]
     resized = np.asarray(image.resize((12, 12), Image.Resampling.BICUBIC), dtype=np.float64) / 255
