@@ -1,6 +1,7 @@
 """Pretrained bases by name: where their files are, and which ones they were."""
 
 import hashlib
+import os
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,16 +34,19 @@ def find_base(name: str, weights: Path | None = None, recorded: str | None = Non
     """Return the folder that holds the files of a pretrained part.
 
     Looked for, in this order: ``name`` as a folder, its last part in ``weights``, the folder ``recorded`` when the
-    model was trained, and the hub's cache or the hub.
+    model was trained, and the hub's cache or the hub. Commands of other packages, which know no weights, name the
+    folder by the environment variable UNIMED_WEIGHTS.
 
     Args:
         name: hub name or folder.
-        weights: folder that ``unimed-data weights`` wrote.
+        weights: folder that ``unimed-data weights`` wrote; None: what UNIMED_WEIGHTS names, if anything.
         recorded: folder that a trained model's configuration names.
 
     Raises:
         UserError: it is nowhere.
     """
+    if weights is None and os.environ.get("UNIMED_WEIGHTS"):
+        weights = Path(os.environ["UNIMED_WEIGHTS"])
     candidates = [
         Path(name),
         *([weights / Path(name).name] if weights else []),
@@ -67,7 +71,7 @@ def _from_hub(name: str, candidates: list[Path]) -> Path:
         looked = ", ".join(str(folder) for folder in candidates)
         raise UserError(
             f"The weights {name!r} are neither in {looked} nor to be had from the hub; unimed-data weights says where "
-            "they come from, --weights names the folder that holds them."
+            "they come from, --weights or UNIMED_WEIGHTS names the folder that holds them."
         ) from error
 
 

@@ -16,6 +16,7 @@ from .configuration import UniMedConfig
 from .errors import UserError
 from .language import load_pretrained
 from .modeling import UniMedForConditionalGeneration
+from .pretrained import open_config
 from .processing import UniMedProcessor
 from .settings import LanguageArchitecture, RunSettings, VisionArchitecture, VisionSettings
 from .tokenization import IMAGE, train_tokenizer
@@ -105,8 +106,11 @@ def _config(settings: RunSettings, vision: Path | None, llm: Path | None, tokeni
 
 def _vision_config(vision: VisionSettings, folder: Path | None) -> PreTrainedConfig:
     if folder is not None:
-        config: Any = AutoConfig.from_pretrained(folder)
-        return getattr(config, "vision_config", config)
+        config = open_config(folder, "vision encoder")
+        config = getattr(config, "vision_config", config)
+        if not hasattr(config, "patch_size"):
+            raise UserError(f"{folder} holds a {config.model_type} model, which is no vision transformer with patches.")
+        return config
     if vision.architecture is None:
         raise UserError("vision.architecture is not given.")
     return vision_config_of(vision.architecture)
@@ -132,7 +136,7 @@ def vision_config_of(architecture: VisionArchitecture) -> PreTrainedConfig:
 
 def _text_config(settings: RunSettings, folder: Path | None, tokenizer: Any) -> PreTrainedConfig:
     if folder is not None:
-        return AutoConfig.from_pretrained(folder)
+        return open_config(folder, "LLM")
     if settings.llm.architecture is None:
         raise UserError("llm.architecture is not given.")
     return text_config_of(settings.llm.architecture, settings.tokenizer.vocabulary, tokenizer)

@@ -7,13 +7,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig
 
 from .bases import Base, same_base
 from .configuration import UniMedConfig
 from .errors import UserError
 from .language import is_adapter, load_pretrained
-from .pretrained import open_whole
+from .pretrained import open_config, open_whole
 from .vision import POOLERS, encoder_class
 
 WEIGHTS = "model.safetensors"
@@ -53,10 +52,7 @@ def open_encoder(folder: Path) -> nn.Module:
     Raises:
         UserError: weights that are damaged, or leave some of the encoder without a value.
     """
-    try:
-        kind = encoder_class(AutoConfig.from_pretrained(folder))
-    except (OSError, ValueError) as error:
-        raise UserError(f"The vision encoder in {folder} cannot be opened: {' '.join(str(error).split())}") from error
+    kind = encoder_class(open_config(folder, "vision encoder"))
     model = open_whole(kind, folder, "vision encoder", may_lack=POOLERS, dtype=torch.float32)
     return getattr(model, "vision_model", model)
 

@@ -135,7 +135,10 @@ def _part_of(name: str) -> str:
 
 
 def _activation_bytes(model: UniMedForConditionalGeneration, batch_size: int) -> int:
-    """Bytes that a forward pass keeps for the backward pass, weights not counted."""
+    """Bytes that a forward pass keeps for the backward pass, weights not counted, attention as plain products.
+
+    A fused attention kernel keeps less.
+    """
     config: Any = model.config
     visual, side = config.image_tokens, config.encoder_use.image_size
     ids = torch.ones(batch_size, visual + TEXT_TOKENS, dtype=torch.long, device="meta")

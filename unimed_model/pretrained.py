@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from transformers import AutoConfig
 
 from .errors import UserError
 
@@ -26,11 +28,7 @@ def open_whole(
     """
     try:
         model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
-    except UserError:
-        raise
-    except Exception as error:  # a library's own kinds, some of them no ValueError
-        if not isinstance(error, _EXPECTED) and "Validation" not in type(error).__name__:
-            raise
+    except _EXPECTED as error:
         raise UserError(f"The {what} in {folder} cannot be opened: {_first_sentence(error)}") from error
     missing = sorted(name for name in map(str, report["missing_keys"]) if not set(name.split(".")) & set(may_lack))
     if missing:
@@ -47,7 +45,20 @@ def open_whole(
     return model
 
 
-_EXPECTED = (SafetensorError, OSError, ValueError, RuntimeError, KeyError)
+def open_config(folder: Path, what: str) -> Any:
+    """Return the transformers configuration of a folder.
+
+    Raises:
+        UserError: it is damaged, or of a model that transformers does not know.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except _EXPECTED as error:
+        raise UserError(f"The {what} in {folder} cannot be opened: {_first_sentence(error)}") from error
+
+
+# damaged files, sizes that do not fit, and configurations that contradict themselves
+_EXPECTED = (SafetensorError, StrictDataclassError, OSError, ValueError, RuntimeError)
 
 
 def _first_sentence(error: Exception) -> str:

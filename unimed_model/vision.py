@@ -53,7 +53,7 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.model = fresh_encoder(config) if model is None else model
         self.frozen = not use.trainable
-        self.patches = (use.image_size // int(getattr(config, "patch_size", 0) or 1)) ** 2
+        self.patches = (use.image_size // int(config.patch_size)) ** 2
         self._keep_layers(use.layer)
         self._drop_poolers()
         if use.final_norm != "model":

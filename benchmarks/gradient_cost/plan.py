@@ -16,7 +16,7 @@ PEERS = (
     "opacus",
     "BackPACK",
 )
-# These take as long with every batch as with the first; the others are quadratic in the batches, or hold all graphs.
+# Their passes take as long with every batch as with the first; those of the others do not, or hold all graphs.
 STEADY_PEERS = ("dattri-llm", "BackPACK")
 # They hold every gradient.
 HOLDING = ("naive loop", "opacus", "BackPACK")

@@ -16,6 +16,7 @@ from unimed_model import UniMedForConditionalGeneration
 from unimed_model.building import build
 from unimed_model.errors import UserError
 from unimed_model.loading import open_run
+from unimed_model.probing import load_for_probing
 from unimed_model.processing import Turn
 from unimed_model.training import train
 
@@ -231,6 +232,25 @@ def test_bases_that_moved_are_named_by_the_weights_folder(run, bases, tmp_path, 
     first, _ = open_run(run)
     batch = processor.training_batch(TURNS)
     assert torch.equal(model(**batch).logits, first(**batch).logits)
+
+
+def test_bases_that_moved_are_named_by_the_environment(run, bases, tmp_path, monkeypatch):
+    """For the instrument's commands, which have no --weights."""
+    monkeypatch.setenv("UNIMED_WEIGHTS", str(bases))
+    copy = moved_run(run, tmp_path)
+    setup = load_for_probing(copy, [], None, 1, 1, 0, False)
+    assert trained_names(setup.model) == trained_names(open_run(run)[0])
+
+
+def test_a_damaged_or_unsuitable_encoder_is_named(bases, tmp_path):
+    others = tmp_path / "others"
+    shutil.copytree(bases, others)
+    (others / "toy-vision" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"The vision encoder in .*toy-vision cannot be opened"):
+        build(on_bases(), (), others)
+    AutoConfig.for_model("resnet").save_pretrained(others / "toy-vision")
+    with pytest.raises(UserError, match="holds a resnet model, which is no vision transformer with patches"):
+        build(on_bases(), (), others)
 
 
 def test_other_weights_under_the_same_name_are_refused(run, bases, tmp_path):
