@@ -13,6 +13,7 @@ from transformers.utils import logging
 from .checkpoint import WEIGHTS, require_finite
 from .errors import UserError
 from .modeling import UniMedForConditionalGeneration
+from .pretrained import require_fit
 from .processing import UniMedProcessor
 
 
@@ -51,7 +52,7 @@ def _open_model(folder: Path, weights: Path | None, *, holds_bases: bool) -> Uni
     model, report = UniMedForConditionalGeneration.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    _require_complete(folder, report)
+    require_fit(report, f"The weights in {folder} do not")
     require_finite(folder / WEIGHTS, model.state_dict())
     return model
 
@@ -74,17 +75,6 @@ def weights_digest(folder: Path) -> str:
     """Return the SHA-256 of a run's weights."""
     with (folder / WEIGHTS).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _require_complete(folder: Path, report: dict[str, Any]) -> None:
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        keys = sorted(map(str, report[problem]))
-        if keys:
-            word = problem.split("_")[0]
-            raise UserError(
-                f"The weights in {folder} do not fit its configuration: {len(keys)} {word} tensors, the first "
-                f"{keys[0]}."
-            )
 
 
 def read_object(path: Path) -> dict[str, Any]:

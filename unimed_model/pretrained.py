@@ -27,22 +27,32 @@ def open_whole(
         UserError: files that are damaged, of other sizes, or leave a tensor without a value; tensors without a place.
     """
     try:
-        model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
+        # sizes that do not match are reported below, in one sentence, with all else that does not fit
+        model, report = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     except _EXPECTED as error:
         raise UserError(f"The {what} in {folder} cannot be opened: {_first_sentence(error)}") from error
-    missing = sorted(name for name in map(str, report["missing_keys"]) if not set(name.split(".")) & set(may_lack))
-    if missing:
-        raise UserError(
-            f"The weights of the {what} in {folder} leave {len(missing)} tensors without a value, the first "
-            f"{missing[0]}."
-        )
-    unexpected = sorted(map(str, report["unexpected_keys"]))
-    if unexpected and strict:
-        raise UserError(
-            f"The weights of the {what} in {folder} hold {len(unexpected)} tensors that its configuration has no place "
-            f"for, the first {unexpected[0]}."
-        )
+    require_fit(report, f"The weights of the {what} in {folder} do not", may_lack=may_lack, may_hold_more=not strict)
     return model
+
+
+def require_fit(
+    report: dict[str, Any], which: str, may_lack: tuple[str, ...] = (), may_hold_more: bool = False
+) -> None:
+    """Raise a UserError if weights and configuration do not belong together.
+
+    Args:
+        report: what transformers' ``output_loading_info`` gives.
+        which: begins the sentence; "fit its configuration" follows.
+        may_lack: names of modules that need no weights.
+        may_hold_more: let be what the configuration has no place for.
+    """
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = [str(key[0] if isinstance(key, tuple) else key) for key in report[problem]]
+        if problem == "missing_keys":
+            keys = [key for key in keys if not set(key.split(".")) & set(may_lack)]
+        if keys and not (problem == "unexpected_keys" and may_hold_more):
+            word = problem.partition("_")[0]
+            raise UserError(f"{which} fit its configuration: {len(keys)} {word} tensors, the first {min(keys)}.")
 
 
 def open_config(folder: Path, what: str) -> Any:

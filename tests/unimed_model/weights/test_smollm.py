@@ -257,9 +257,9 @@ def test_a_missing_or_misshapen_tensor_is_not_made_up(gguf, model, tokenizer, tm
     path = tmp_path / "model.safetensors"
     whole = load_file(path)
     for change, says in (
-        ({"model.layers.1.mlp.up_proj.weight": None}, r"1 missing tensors .*up_proj"),
-        ({"model.layers.2.mlp.up_proj.weight": torch.zeros(2)}, r"1 unexpected tensors .*layers\.2"),
-        ({"model.norm.weight": torch.zeros(3)}, r"1 mismatched tensors .*norm"),
+        ({"model.layers.1.mlp.up_proj.weight": None}, r"1 missing tensors, .*up_proj"),
+        ({"model.layers.2.mlp.up_proj.weight": torch.zeros(2)}, r"1 unexpected tensors, .*layers\.2"),
+        ({"model.norm.weight": torch.zeros(3)}, r"1 mismatched tensors, .*norm"),
     ):
         save_file({k: v for k, v in (whole | change).items() if v is not None}, path, metadata={"format": "pt"})
         with pytest.raises(UserError, match=says):
