@@ -1,11 +1,37 @@
-"""Text files that may be truncated, and file names written by others that must not leave their folder."""
+"""Text files that may be truncated, and file names written by others that must not leave their folder.
+
+What a reader read can be asked for (`noting`), so that an index of a dataset knows when it is out of date: readers
+call `note` for each annotation file they read by other means, and for each folder whose listing they depend on.
+"""
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unimed_model.errors import UserError
+
+_noted: ContextVar[set[Path] | None] = ContextVar("_noted", default=None)
+
+
+def note(path: Path) -> None:
+    """Remember a file that was read or a folder that was listed, if anybody asked (`noting`)."""
+    noted = _noted.get()
+    if noted is not None:
+        noted.add(path)
+
+
+@contextmanager
+def noting() -> Iterator[set[Path]]:
+    """Inside, the set that is yielded gets every file that is read and every folder that is listed."""
+    noted: set[Path] = set()
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
 
 
 def read_json(path: Path) -> Any:
@@ -14,6 +40,7 @@ def read_json(path: Path) -> Any:
     Raises:
         UserError: missing, truncated or not JSON; names the file.
     """
+    note(path)
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -42,13 +69,14 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         UserError: missing, or a line that is not a JSON object; names the file and the line.
     """
+    note(path)
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, _json_object(line, f"{path}, line {number}")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; complete the download.") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield number, _json_object(line, f"{path}, line {number}")
 
 
 def text_field(record: dict[str, Any], key: str, where: str) -> str:
@@ -87,3 +115,20 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{where}: a JSON object is needed, not {record!r}.")
     return record
+
+
+def unpacked(root: Path, marker: str, *levels: str) -> Path | None:
+    """Return the folder that holds ``marker``: the root, one of ``levels`` below it, or a folder directly in it.
+
+    Archives unpack into a folder of their own, sometimes twice.
+
+    Args:
+        root: where the download was put.
+        marker: relative path of a file or folder; it may hold wildcards in its last part.
+        levels: further relative folders to look into.
+    """
+    for folder in (root, *(root / level for level in levels)):
+        if any(folder.glob(marker)):
+            return folder
+    deeper = sorted(path for path in root.glob(f"*/{marker}"))
+    return deeper[0].parents[len(PurePosixPath(marker).parts) - 1] if deeper else None

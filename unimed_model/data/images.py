@@ -7,15 +7,38 @@ pixel types are refused. EXIF rotation is not applied: boxes are given in the pi
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from unimed_model.data.arrays import load_array
+from unimed_model.data.arrays import array_header, load_array
 from unimed_model.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+MOST_PIXELS = 200_000_000
+"""A larger image is refused before it is decoded: it would take 600 MB, and is rather an attack than a picture."""
+
+
+class ImageSource(Protocol):
+    """Where an image is: in which file, and where inside it."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Name of the stack or column inside the file and index there; ``("", 0)`` where the file is the image."""
+
+    def open(self) -> Image:
+        """Return the decoded image in RGB; raise `UserError` where that is impossible."""
+
+    def size(self) -> tuple[int, int]:
+        """Return (width, height) in pixels, if possible without decoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +46,11 @@ class ImageFile:
     """An image in a file of its own."""
 
     path: Path
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """``("", 0)``: the file is the image."""
+        return "", 0
 
     def open(self) -> Image:
         """Return the decoded image in RGB.
@@ -58,6 +86,20 @@ class ImageArray:
     path: Path
     key: str
     index: int
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Name of the stack and index in it."""
+        return self.key, self.index
+
+    def size(self) -> tuple[int, int]:
+        """Return (width, height) in pixels.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        height, width = array_header(self.path, self.key)[0][1:3]
+        return width, height
 
     def open(self) -> Image:
         """Return the image in RGB.
@@ -108,12 +150,19 @@ def _opened(path: Path) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(path)
+        with warnings.catch_warnings():
+            # Pillow warns from a smaller size on; the limit here is ours, and an error.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
     except FileNotFoundError as error:
         raise UserError(f"The image {path} is missing; complete the download.") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not a readable image; download it again.") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise UserError(f"{path} is refused: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be opened as an image ({error}).") from error
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise UserError(f"{path} is refused: it has {image.width} x {image.height} pixels, over {MOST_PIXELS:,}.")
+    return image

@@ -4,22 +4,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
-from unimed_model.closed import Closed
-from unimed_model.data.readers import medmnist, medqa, mpx, pubmedqa, slake_questions, slake_regions
-from unimed_model.data.readers.request import ImageOptions, NoOptions, Request
+from unimed_model.data.readers import medmnist, medqa, mpx, pubmedqa, slake_questions
+from unimed_model.data.readers import slake_regions as regions
+from unimed_model.data.readers.request import ImageOptions, LayoutOptions, Request
 from unimed_model.data.sample import Samples
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One raw format: its task, its options, whether a folder holds it, and its reader."""
+    """One raw format: how to tell that a folder holds it, and how to read it.
 
-    task: str
-    options: type[Closed]
+    Attributes:
+        task: of its samples; None where the files tell (`task_in`).
+        options: what may be chosen.
+        holds: whether a folder holds it.
+        read: samples of a split.
+        splits: those that partition the dataset; a reader may know further ones, which overlap with these.
+        drawn: what is drawn into splits that are not published: the attribute of `Sample` that names the unit.
+        task_in: reads the task off the files; called with the folder, the dataset's name and the options.
+    """
+
+    task: str | None
+    options: type[LayoutOptions]
     holds: Callable[[Path, Any], bool]
     read: Callable[[Request, Any], Samples]
+    splits: tuple[str, ...] = ("train", "test")
+    drawn: Literal["image_id", "sample_id"] | None = None
+    task_in: Callable[[Path, str, Any], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +46,13 @@ class Published:
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
-        "medqa": Layout("QA", NoOptions, medqa.holds, medqa.read),
-        "pubmedqa": Layout("QA", NoOptions, pubmedqa.holds, pubmedqa.read),
-        "slake_vqa": Layout("VQA", ImageOptions, slake_questions.holds, slake_questions.read),
-        "slake_rec": Layout("REC", slake_regions.RegionOptions, slake_regions.holds, slake_regions.read),
-        "slake_reg": Layout("REG", slake_regions.RegionOptions, slake_regions.holds, slake_regions.read),
+        "medqa": Layout("QA", LayoutOptions, medqa.holds, medqa.read, medqa.SPLITS),
+        "pubmedqa": Layout("QA", LayoutOptions, pubmedqa.holds, pubmedqa.read),
+        "slake_vqa": Layout("VQA", ImageOptions, slake_questions.holds, slake_questions.read, drawn="image_id"),
+        "slake_rec": Layout("REC", regions.RegionOptions, regions.holds, regions.read, drawn="image_id"),
+        "slake_reg": Layout("REG", regions.RegionOptions, regions.holds, regions.read, drawn="image_id"),
         "mpx_single": Layout("RG", mpx.MPxOptions, mpx.holds, mpx.read),
-        "medmnist": Layout("CLS", medmnist.MedMNISTOptions, medmnist.holds, medmnist.read),
+        "medmnist": Layout("CLS", medmnist.MedMNISTOptions, medmnist.holds, medmnist.read, medmnist.SPLITS),
     }
 )
 """Name of a layout -> how to read it."""

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 from unimed_model.data.boxes import Box
-from unimed_model.data.images import ImageArray, ImageFile
+from unimed_model.data.findings import Findings
+from unimed_model.data.images import ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,6 +45,8 @@ class Sample:
             there is only the fixed one) and `subject` is the text that fills their slot: the question, the
             object's name, or the box text. `profile` names the prompt profile that wrote instruction and answer.
         image_source: how to open the image; None for text.
+        restricted: whether the data's licence forbids passing its text on: such text is kept out of everything that
+            is written (``unimed_model.data.privacy``).
     """
 
     dataset: str
@@ -56,7 +59,8 @@ class Sample:
     answer: str
     boxes: tuple[Box, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
-    image_source: ImageFile | ImageArray | None = None
+    image_source: ImageSource | None = None
+    restricted: bool = False
 
     @property
     def image(self) -> Image | None:
@@ -69,15 +73,20 @@ class Sample:
 
 
 class Samples(Sequence[Sample]):
-    """What a reader returns: the samples in file order, and what it left out.
+    """What a reader returns: the samples in file order, and what it found wrong.
 
     Attributes:
-        skipped: reason -> number of records left out for it; empty when nothing was.
+        findings: kind of problem -> how often, where first, and whether records were left out for it.
     """
 
-    def __init__(self, samples: Iterable[Sample], skipped: Mapping[str, int] | None = None):
-        self._samples = tuple(samples)
-        self.skipped: Mapping[str, int] = {k: n for k, n in (skipped or {}).items() if n}
+    def __init__(self, samples: Iterable[Sample], findings: Findings | None = None):
+        self._samples: Sequence[Sample] = tuple(samples)
+        self.findings = findings or Findings()
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason -> number of records left out for it; empty when nothing was."""
+        return {kind: found.count for kind, found in self.findings.items() if found.left_out}
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -90,4 +99,4 @@ class Samples(Sequence[Sample]):
         return self._samples[index]
 
     def __repr__(self) -> str:
-        return f"Samples({len(self)} samples, skipped={dict(self.skipped)})"
+        return f"Samples({len(self)} samples, skipped={self.skipped})"

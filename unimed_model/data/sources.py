@@ -20,9 +20,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from unimed_model.closed import Closed, nearest, validated
+from unimed_model.data.files import note
 from unimed_model.data.layouts import LAYOUTS, PUBLISHED
 from unimed_model.data.readers.request import Request
 from unimed_model.data.sample import Samples
+from unimed_model.data.splits import Lists
 from unimed_model.errors import UserError
 
 DECLARATIONS = "datasets.yaml"
@@ -105,12 +107,26 @@ def open_source(
     images: bool = True,
     language: str = "en",
     seed: int = 0,
+    lists: Lists | None = None,
     **options: Any,
 ) -> Samples:
-    """Return the samples of a source; arguments and errors as in `load_dataset`."""
+    """Return the samples of a source; arguments and errors as in `load_dataset`.
+
+    Args:
+        source: what to open.
+        split: name of the split.
+        images: False reads annotations alone.
+        language: of the questions.
+        seed: of a split that is drawn.
+        lists: split -> units of an earlier preparation, which a drawn split keeps to.
+        options: of the layout; they go before those of the source.
+    """
     layout = LAYOUTS[source.layout]
     chosen = validated(layout.options, {**source.options, **options}, f"Options of {source.name}")
-    request = Request(source.name, source.task, source.root, split, images, language, seed)
+    note(source.root)
+    request = Request(
+        source.name, source.task, source.root, split, images, language, seed, lists, restricted=chosen.restricted
+    )
     return layout.read(request, chosen)
 
 
@@ -170,7 +186,7 @@ def _at(name: str, folder: Path) -> DatasetSource | None:
     layout = LAYOUTS[entry.layout]
     if not folder.is_dir() or not layout.holds(folder, validated(layout.options, entry.options, name)):
         return None
-    return DatasetSource(name, entry.layout, layout.task, folder, entry.options)
+    return _source(name, entry.layout, folder, entry.options)
 
 
 def _declared(root: Path) -> list[DatasetSource]:
@@ -211,8 +227,17 @@ def _declaration(entry: dict[Any, Any], path: Path, number: int) -> DatasetSourc
     if published and published.layout != name:
         raise UserError(f"{where}: {declared.name} is published as {published.layout}; give this one its own name.")
     folder = path.parent / declared.root.expanduser()
-    if not folder.is_dir():
+    if not folder.exists():
         raise UserError(f"{where}: the folder {folder} does not exist.")
     options = {**(published.options if published else {}), **declared.options}
     validated(LAYOUTS[name].options, options, f"{where}, options")
-    return DatasetSource(declared.name, name, LAYOUTS[name].task, folder, options)
+    return _source(declared.name, name, folder, options)
+
+
+def _source(name: str, layout: str, folder: Path, options: Mapping[str, Any]) -> DatasetSource:
+    entry = LAYOUTS[layout]
+    if entry.task_in is None:
+        assert entry.task is not None, layout
+        return DatasetSource(name, layout, entry.task, folder, options)
+    task = entry.task_in(folder, name, validated(entry.options, options, f"Options of {name}"))
+    return DatasetSource(name, layout, task, folder, options)

@@ -105,7 +105,7 @@ def test_declared_files_are_not_offered_under_the_published_name_too(full_root: 
         ("- {name: ../a, layout: medqa, root: .}", r"'name'"),
         ("- {name: pubmedqa, layout: medqa, root: .}", r"pubmedqa is published as pubmedqa"),
         ("- {name: a, layout: medmnist, root: ., options: {flug: x}}", r"unknown key 'flug'.*'flag'"),
-        ("- {name: a, layout: medqa, root: ., options: {flag: x}}", r"there are no options here"),
+        ("- {name: a, layout: medqa, root: ., options: {flag: x}}", r"the nearest valid key is .restricted."),
         ("- {name: a, layout: medqa, root: .}\n- {name: a, layout: medqa, root: .}", r"declares 'a' twice"),
         ("{name: a}", r"must hold a list of datasets"),
         ("- {name: a", r"is not valid YAML"),

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from unimed_model.closed import Closed
 from unimed_model.data.arrays import array_header, array_names, load_array
+from unimed_model.data.files import note
+from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageArray
-from unimed_model.data.readers.request import Request, finish
-from unimed_model.data.sample import Sample, Samples
+from unimed_model.data.readers.request import LayoutOptions, Request, finish
+from unimed_model.data.sample import Samples
 from unimed_model.data.templates import classification_instruction
 from unimed_model.errors import UserError
 
@@ -67,7 +68,7 @@ PUBLISHED = {
 }
 
 
-class MedMNISTOptions(Closed):
+class MedMNISTOptions(LayoutOptions):
     """Which archive to read and what its labels mean.
 
     Attributes:
@@ -99,16 +100,14 @@ def read(request: Request, options: MedMNISTOptions) -> Samples:
     request.require_english()
     labels = _labels(request, options)
     path = _archive(request, options)
+    note(path)
     images, targets = f"{request.split}_images", f"{request.split}_labels"
     _check_arrays(path)
     numbers = _numbers(path, targets, len(labels.classes))
     _check_images(path, images, len(numbers))
     instruction = classification_instruction(labels.prompt, labels.classes)
     samples = [
-        Sample(
-            dataset=request.dataset,
-            task=request.task,
-            split=request.split,
+        request.sample(
             sample_id=f"{request.split}-{index}",
             image_id=f"{request.split}-{index}",
             patient_id=None,
@@ -119,7 +118,7 @@ def read(request: Request, options: MedMNISTOptions) -> Samples:
         )
         for index, label in enumerate(numbers)
     ]
-    return finish(request, samples, {})
+    return finish(request, samples, Findings())
 
 
 def _labels(request: Request, options: MedMNISTOptions) -> Labels:

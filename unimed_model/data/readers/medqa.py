@@ -5,12 +5,12 @@ Some published questions and answers end with a quotation mark that opens nowher
 blanks around it.
 """
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from unimed_model.data.files import read_json_lines, text_field
-from unimed_model.data.readers.request import NoOptions, Request, finish
+from unimed_model.data.findings import Findings
+from unimed_model.data.readers.request import LayoutOptions, Request, finish
 from unimed_model.data.sample import Sample, Samples
 from unimed_model.data.templates import evaluation_instruction
 from unimed_model.errors import UserError
@@ -19,12 +19,12 @@ SPLITS = ("train", "dev", "test")
 _LEVELS = (".", "data_clean", "data_clean/data_clean")
 
 
-def holds(root: Path, _: NoOptions) -> bool:
+def holds(root: Path, _: LayoutOptions) -> bool:
     """Say whether the folder holds a file of the English set."""
     return _folder(root) is not None
 
 
-def read(request: Request, _: NoOptions) -> Samples:
+def read(request: Request, _: LayoutOptions) -> Samples:
     """Return the questions of a split in file order; records without an answer are left out and counted.
 
     Raises:
@@ -36,9 +36,16 @@ def read(request: Request, _: NoOptions) -> Samples:
     if folder is None:
         raise UserError(f"{request.dataset}: {request.root} holds no questions/US/{request.split}.jsonl.")
     path = folder / f"{request.split}.jsonl"
-    read = [_sample(request, f"{path}, line {n}", n, record) for n, record in read_json_lines(path)]
-    samples = [sample for sample in read if sample.answer and sample.meta["subject"]]
-    return finish(request, samples, Counter({"empty question or answer": len(read) - len(samples)}))
+    findings = Findings()
+    samples = []
+    for number, record in read_json_lines(path):
+        where = f"{path}, line {number}"
+        sample = _sample(request, where, number, record)
+        if sample.answer and sample.meta["subject"]:
+            samples.append(sample)
+        else:
+            findings.leave_out("empty answer" if sample.meta["subject"] else "empty question", where)
+    return finish(request, samples, findings)
 
 
 def _folder(root: Path) -> Path | None:
@@ -57,10 +64,7 @@ def _sample(request: Request, where: str, line: int, record: dict[str, Any]) -> 
     options, marked = record.get("options"), record.get("answer_idx")
     if isinstance(options, dict) and marked is not None and str(options.get(marked)).strip() != answer:
         raise UserError(f"{where}: the answer {answer!r} is not the text of option {marked!r}.")
-    return Sample(
-        dataset=request.dataset,
-        task=request.task,
-        split=request.split,
+    return request.sample(
         sample_id=f"{request.split}-{line}",
         image_id=None,
         patient_id=None,

@@ -8,11 +8,11 @@ in the released code, those in any column.
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from unimed_model.data.files import relative_name
+from unimed_model.data.files import note, relative_name
+from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
 from unimed_model.data.readers.request import ImageOptions, Request, finish
 from unimed_model.data.sample import Sample, Samples
@@ -56,10 +56,13 @@ def read(request: Request, options: MPxOptions) -> Samples:
     full = table.dropna(subset=COLUMNS if options.dropna == "used" else None)
     full = full[(full["name"].str.strip() != "") & (full["context"].str.strip() != "")]
     captions = full[full["type"].str.strip() == "caption"]
-    skipped = Counter({"empty cell": len(table) - len(full), "not a caption": len(full) - len(captions)})
+    findings = Findings()
+    for kind, left, of in (("empty cell", table, full), ("not a caption", full, captions)):
+        out = left.index.difference(of.index)
+        findings.leave_out(kind, f"{path}, row {out[0]}" if len(out) else "", len(out))
     rows = zip(captions.index, captions["name"], captions["context"], strict=True)
     samples = [_sample(request, path, int(row), name, context) for row, name, context in rows]
-    return finish(request, samples, skipped, options.missing_images)
+    return finish(request, samples, findings, options.missing_images)
 
 
 def _table_path(root: Path, split: str) -> Path:
@@ -69,6 +72,7 @@ def _table_path(root: Path, split: str) -> Path:
 def _read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
+    note(path)
     try:
         _check_rows(path)
         table = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS, "str"))
@@ -95,10 +99,7 @@ def _check_rows(path: Path) -> None:
 def _sample(request: Request, path: Path, row: int, name: str, context: str) -> Sample:
     # Row 0 is the first below the header.
     relative = relative_name(name.strip(), f"{path}, row {row}")
-    return Sample(
-        dataset=request.dataset,
-        task=request.task,
-        split=request.split,
+    return request.sample(
         sample_id=f"{request.split}-{row}",
         image_id=str(relative),
         patient_id=None,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from unimed_model.data.files import read_json, text_field
-from unimed_model.data.readers.request import NoOptions, Request, finish
+from unimed_model.data.findings import Findings
+from unimed_model.data.readers.request import LayoutOptions, Request, finish
 from unimed_model.data.sample import Sample, Samples
 from unimed_model.data.templates import evaluation_instruction
 from unimed_model.errors import UserError
@@ -24,12 +25,12 @@ TRAINING_RECORDS = 500
 Records = dict[str, dict[str, Any]]
 
 
-def holds(root: Path, _: NoOptions) -> bool:
+def holds(root: Path, _: LayoutOptions) -> bool:
     """Say whether the folder holds PubMedQA in either form."""
     return _repository_folder(root) is not None or _fold_folder(root) is not None
 
 
-def read(request: Request, _: NoOptions) -> Samples:
+def read(request: Request, _: LayoutOptions) -> Samples:
     """Return the questions of a split in file order.
 
     Raises:
@@ -47,7 +48,7 @@ def read(request: Request, _: NoOptions) -> Samples:
             f"{request.dataset}: {request.root} holds neither ori_pqal.json (with test_ground_truth.json) "
             "nor train_set.json."
         )
-    return finish(request, [_sample(request, key, record) for key, record in records.items()], {})
+    return finish(request, [_sample(request, key, record) for key, record in records.items()], Findings())
 
 
 def _repository_folder(root: Path) -> Path | None:
@@ -109,10 +110,7 @@ def _read_records(path: Path) -> Records:
 
 def _sample(request: Request, key: str, record: dict[str, Any]) -> Sample:
     question = record["QUESTION"].strip()
-    return Sample(
-        dataset=request.dataset,
-        task=request.task,
-        split=request.split,
+    return request.sample(
         sample_id=key,
         image_id=None,
         patient_id=None,

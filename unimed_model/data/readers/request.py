@@ -1,24 +1,31 @@
 """What a reader is asked, and the checks that every reader ends with."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from unimed_model.closed import Closed
+from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
 from unimed_model.data.sample import Sample, Samples
+from unimed_model.data.splits import Lists
 from unimed_model.errors import UserError
 
 _LISTED = 3
 
 
-class NoOptions(Closed):
-    """Options of a layout that has none."""
+class LayoutOptions(Closed):
+    """Options of every layout.
+
+    Attributes:
+        restricted: whether the licence forbids passing the text on (see `Sample.restricted`).
+    """
+
+    restricted: bool = False
 
 
-class ImageOptions(Closed):
+class ImageOptions(LayoutOptions):
     """Options of every layout whose images are files.
 
     Attributes:
@@ -40,6 +47,8 @@ class Request:
         images: False to read annotations alone: no image file need exist.
         language: `en`, another language code, or `all`.
         seed: of a split that is drawn, where the dataset has no published one.
+        lists: of an earlier preparation, which a drawn split keeps to unless the root holds lists of its own.
+        restricted: what the samples say of themselves.
     """
 
     dataset: str
@@ -49,6 +58,12 @@ class Request:
     images: bool
     language: str
     seed: int
+    lists: Lists | None = None
+    restricted: bool = False
+
+    def sample(self, **fields: Any) -> Sample:
+        """Return a sample of this dataset, task and split; the fields are those of `Sample`."""
+        return Sample(dataset=self.dataset, task=self.task, split=self.split, restricted=self.restricted, **fields)
 
     def require_split(self, valid: Sequence[str]) -> None:
         """Raise `UserError` unless the split is one of `valid`."""
@@ -61,13 +76,13 @@ class Request:
             raise UserError(f"{self.dataset} is in English only; language={self.language!r} has no samples.")
 
 
-def finish(request: Request, samples: Sequence[Sample], skipped: Mapping[str, int], missing: str = "error") -> Samples:
+def finish(request: Request, samples: Sequence[Sample], findings: Findings, missing: str = "error") -> Samples:
     """Return the samples after a check that their image files exist.
 
     Args:
         request: with `images=False` nothing is checked.
         samples: what was read.
-        skipped: reason -> records already left out.
+        findings: what was found wrong so far; missing images are added.
         missing: `error`, or `skip` to leave out and count samples without image file.
 
     Raises:
@@ -77,7 +92,9 @@ def finish(request: Request, samples: Sequence[Sample], skipped: Mapping[str, in
     if absent and missing == "error":
         raise missing_images(request.dataset, list(absent))
     kept = [sample for sample in samples if _path(sample) not in absent]
-    return Samples(kept, Counter(skipped) + Counter({"missing image": len(samples) - len(kept)}))
+    if absent:
+        findings.leave_out("missing image", str(next(iter(absent))), len(samples) - len(kept))
+    return Samples(kept, findings)
 
 
 def missing_images(dataset: str, paths: Sequence[Path]) -> UserError:
@@ -85,8 +102,8 @@ def missing_images(dataset: str, paths: Sequence[Path]) -> UserError:
     files = "image file is" if len(paths) == 1 else "image files are"
     listed = ", ".join(map(str, paths[:_LISTED])) + (", …" if len(paths) > _LISTED else "")
     return UserError(
-        f"{dataset}: {len(paths)} {files} missing ({listed}); complete the download, or ask for "
-        "annotations alone (images=False) or for the rest (missing_images='skip')."
+        f"{dataset}: {len(paths)} {files} missing ({listed}); complete the download, leave their samples out with "
+        "--skip-missing (missing_images='skip'), or ask for annotations alone (images=False)."
     )
 
 

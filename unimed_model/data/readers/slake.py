@@ -15,7 +15,8 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from unimed_model.data.files import read_json_records, relative_name, text_field
+from unimed_model.data import splits
+from unimed_model.data.files import note, read_json_records, relative_name, text_field
 from unimed_model.data.readers.request import Request
 from unimed_model.errors import UserError
 
@@ -41,6 +42,8 @@ def question_files(root: Path) -> dict[str, Path]:
 
 def image_folders(root: Path) -> list[Path]:
     """Return the folders `xmlabN` of the root, by number."""
+    for level in _FOLDERS:
+        note(root / level)
     folders = {path.name: path for level in reversed(_FOLDERS) for path in (root / level).glob("xmlab*")}
     numbered = [path for name, path in folders.items() if _IMAGE_ID.fullmatch(name)]
     return sorted(numbered, key=lambda path: image_number(path.name))
@@ -97,7 +100,11 @@ def images_of_split(request: Request) -> frozenset[int]:
         path = question_file(request)
         names = [image_name(r, f"{path}, record {i}") for i, r in enumerate(read_json_records(path))]
         return frozenset(image_number(name.parts[0]) for name in names)
-    test, train = _listed_split(request.root) or seeded_split(request.seed)
+    lists = splits.listed(request.root) or request.lists
+    if lists is not None:
+        numbers = {split: frozenset(_listed_number(split, name) for name in names) for split, names in lists.items()}
+        return numbers.get(request.split, frozenset())
+    test, train = seeded_split(request.seed)
     return test if request.split == "test" else train
 
 
@@ -117,22 +124,7 @@ def require_in_split_range(number: int, root: Path) -> None:
         )
 
 
-def _listed_split(root: Path) -> tuple[frozenset[int], frozenset[int]] | None:
-    paths = root / "test.txt", root / "train.txt"
-    present = [path.is_file() for path in paths]
-    if not any(present):
-        return None
-    if not all(present):
-        raise UserError(f"{paths[present.index(False)]} is missing: the split needs both lists or neither.")
-    test, train = (_listed_images(path) for path in paths)
-    if test & train:
-        raise UserError(f"xmlab{min(test & train)} stands in both train.txt and test.txt of {root}.")
-    return test, train
-
-
-def _listed_images(path: Path) -> frozenset[int]:
-    words = path.read_text(encoding="utf-8", errors="replace").split()
-    wrong = [word for word in words if not _IMAGE_ID.fullmatch(word)]
-    if wrong:
-        raise UserError(f"{path}: {wrong[0]!r} is not a folder name such as xmlab7.")
-    return frozenset(map(image_number, words))
+def _listed_number(split: str, name: str) -> int:
+    if not _IMAGE_ID.fullmatch(name):
+        raise UserError(f"{split}.txt: {name!r} is not a folder name such as xmlab7.")
+    return image_number(name)

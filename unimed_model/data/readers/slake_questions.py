@@ -4,12 +4,12 @@ English by default (`language="zh"` or `"all"` for the rest). Records without an
 counted; the published files have exactly one.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unimed_model.data.files import read_json_records, text_field
+from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
 from unimed_model.data.readers import slake
 from unimed_model.data.readers.request import ImageOptions, Request, finish
@@ -35,7 +35,7 @@ def read(request: Request, options: ImageOptions) -> Samples:
     """
     if request.language not in LANGUAGES:
         raise UserError(f"{request.dataset} has no language {request.language!r}; it has en, zh, or all.")
-    skipped: Counter[str] = Counter()
+    findings = Findings()
     samples: list[Sample] = []
     for path, index, record in _records(request):
         where = f"{path}, record {index}"
@@ -44,10 +44,10 @@ def read(request: Request, options: ImageOptions) -> Samples:
         sample = _sample(request, record, where, f"{path.stem}-{index}")
         empty = [key for key, text in (("answer", sample.answer), ("question", sample.meta["subject"])) if not text]
         if empty:
-            skipped[f"empty {empty[0]}"] += 1
+            findings.leave_out(f"empty {empty[0]}", where)
         else:
             samples.append(sample)
-    return finish(request, samples, skipped, options.missing_images)
+    return finish(request, samples, findings, options.missing_images)
 
 
 def _records(request: Request) -> Iterator[tuple[Path, int, dict[str, Any]]]:
@@ -84,10 +84,7 @@ def _sample(request: Request, record: dict[str, Any], where: str, place: str) ->
     question = text_field(record, "question", where)
     # An image's own question.json may lack qid.
     sample_id = str(record["qid"]) if "qid" in record else f"{name.parts[0]}-{place}"
-    return Sample(
-        dataset=request.dataset,
-        task=request.task,
-        split=request.split,
+    return request.sample(
         sample_id=sample_id,
         image_id=name.parts[0],
         patient_id=None,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from unimed_model.data.boxes import Box, Rounding, box_problem, box_text, clip, normalise
 from unimed_model.data.files import read_json_records
+from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
 from unimed_model.data.readers import slake
 from unimed_model.data.readers.request import ImageOptions, Request, finish, missing_images
@@ -62,19 +63,19 @@ def read(request: Request, options: RegionOptions) -> Samples:
     request.require_english()
     if not request.images:
         raise UserError(f"{request.dataset}: boxes need the sizes of their images, so images=False cannot read them.")
-    skipped: Counter[str] = Counter()
+    findings = Findings()
     samples = []
-    for region in _regions(request, options, skipped):
+    for region in _regions(request, options, findings):
         pixels = _usable(region, options)
         if pixels is None:
-            skipped["unusable box"] += 1
+            findings.leave_out("unusable box", region.where)
         else:
             box = normalise(pixels, region.size, options.rounding)
             samples.append(_sample(request, region, box))
-    return finish(request, samples, skipped)
+    return finish(request, samples, findings)
 
 
-def _regions(request: Request, options: RegionOptions, skipped: Counter[str]) -> Iterator[_Region]:
+def _regions(request: Request, options: RegionOptions, findings: Findings) -> Iterator[_Region]:
     absent: list[Path] = []
     for folder in _folders(request):
         path = folder / "detection.json"
@@ -82,9 +83,9 @@ def _regions(request: Request, options: RegionOptions, skipped: Counter[str]) ->
         image = ImageFile(folder / "source.jpg")
         if found and not image.path.is_file():
             absent.append(image.path)
-            skipped["missing image"] += len(found)
+            findings.leave_out("missing image", str(image.path), len(found))
             continue
-        yield from _of_image(request, options, skipped, image, path, found)
+        yield from _of_image(request, options, findings, image, path, found)
     if absent and options.missing_images == "error":
         raise missing_images(request.dataset, absent)
 
@@ -92,7 +93,7 @@ def _regions(request: Request, options: RegionOptions, skipped: Counter[str]) ->
 def _of_image(
     request: Request,
     options: RegionOptions,
-    skipped: Counter[str],
+    findings: Findings,
     image: ImageFile,
     path: Path,
     found: list[tuple[str, tuple[float, float, float, float]]],
@@ -103,7 +104,7 @@ def _of_image(
     times = Counter(name for name, _ in found)
     for index, (name, pixels) in enumerate(found):
         if request.task == "REC" and times[name] > 1 and options.instances == "skip":
-            skipped["several objects of one name"] += 1
+            findings.leave_out("several objects of one name", f"{path}, object {name!r}")
         else:
             yield _Region(image, size, index, name, pixels, f"{path}, object {name!r}")
 
@@ -154,10 +155,7 @@ def _sample(request: Request, region: _Region, box: Box) -> Sample:
     image_id = region.image.path.parent.name
     refer = request.task == "REC"
     pool, subject, answer = ("refer", region.name, text) if refer else ("identify", text, region.name)
-    return Sample(
-        dataset=request.dataset,
-        task=request.task,
-        split=request.split,
+    return request.sample(
         sample_id=f"{image_id}-{region.index}",
         image_id=image_id,
         patient_id=None,

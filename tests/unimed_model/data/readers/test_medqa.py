@@ -56,4 +56,4 @@ def test_empty_answers_are_counted(medqa_root: Path) -> None:
     (medqa_root / FOLDER / "dev.jsonl").write_text('{"question": "Why?", "answer": " "}\n')
     samples = load_dataset("medqa", medqa_root, split="dev")
     assert len(samples) == 0
-    assert samples.skipped == {"empty question or answer": 1}
+    assert samples.skipped == {"empty answer": 1}

@@ -1,0 +1,51 @@
+"""What a reader found wrong with a dataset: how often, where first, and whether the record was left out for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of problem.
+
+    Attributes:
+        count: number of records.
+        first: where it occurred first: file and row, record or image.
+        left_out: whether these records are left out; else they are kept, and this is for the user to know.
+    """
+
+    count: int
+    first: str
+    left_out: bool
+
+
+class Findings(Mapping[str, Finding]):
+    """Kind of problem -> what is known of it, in the order of first occurrence."""
+
+    def __init__(self, found: Mapping[str, Finding] | None = None) -> None:
+        self._found: dict[str, Finding] = dict(found or {})
+
+    def __getitem__(self, kind: str) -> Finding:
+        return self._found[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def leave_out(self, kind: str, where: str, count: int = 1) -> None:
+        """Count records that are left out."""
+        self._add(kind, where, count, left_out=True)
+
+    def note(self, kind: str, where: str, count: int = 1) -> None:
+        """Count records that are kept all the same."""
+        self._add(kind, where, count, left_out=False)
+
+    def _add(self, kind: str, where: str, count: int, *, left_out: bool) -> None:
+        if count:
+            known = self._found.get(kind)
+            first = known.first if known else where
+            self._found[kind] = Finding(count + (known.count if known else 0), first, left_out)
