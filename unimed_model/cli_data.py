@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,15 @@ from tugofwar import terminal
 
 from .cli import AsJson, Quiet, Version, Weights, application
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from .data import DatasetSource
+
+Datasets = Annotated[str | None, typer.Option(help="Names, separated by commas; default: all that are found.")]
+SkipMissing = Annotated[
+    bool,
+    typer.Option("--skip-missing", help="Leave out samples whose image is missing or unreadable; they are counted."),
+]
 
 data_app = application("Datasets of Uni-Med: the sample corpus, what a data root offers.")
 
@@ -54,6 +63,121 @@ def list_datasets(root: Annotated[Path, typer.Argument(help="Data root.")], as_j
         typer.echo(
             f"{row['dataset']:<16} {row['task']:<4} {row['layout']:<11} train {row['train']}  test {row['test']}"
         )
+
+
+@data_app.command()
+def check(
+    root: Annotated[Path, typer.Argument(help="Data root: a folder with datasets, or a YAML file that names them.")],
+    datasets: Datasets = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Open every image, or read annotations alone.")
+    ] = True,
+    skip_missing: SkipMissing = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Count what a data root holds beside the paper's Table 4, and name what is wrong; status 1 if it is unusable."""
+    from .data import discover
+    from .data.preparation import report
+    from .data.preparation.inspection import inspect
+    from .data.preparation.pictures import Ledger
+
+    offered = discover(root)
+    sources, wanted = _asked(offered, datasets, root)
+    ledger: Ledger = {}
+    found = [inspect(source, ledger, images=images, skip_missing=skip_missing, quiet=quiet) for source in sources]
+    rows = report.rows(found, wanted)
+    typer.echo(json.dumps(rows, indent=2) if as_json else report.text(rows, found, [source.name for source in offered]))
+    if wanted or any(inspection.unusable for inspection in found):
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def prepare(
+    root: Annotated[Path, typer.Argument(help="Data root; it stays as it is.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write: a data root that opens in a moment.")],
+    datasets: Datasets = None,
+    language: Annotated[str, typer.Option(help="Of Slake's questions: en, zh or all.")] = "en",
+    seed: Annotated[int, typer.Option(min=0, help="Of splits that are drawn.")] = 0,
+    skip_missing: SkipMissing = False,
+    digest: Annotated[
+        bool, typer.Option("--digest", help="Tell unchanged files by SHA-256, not by size and time.")
+    ] = False,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Draw splits anew that an earlier preparation drew.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read a data root once, look at every image, and write an index and the splits: training then starts at once."""
+    from .data import discover
+    from .data.preparation import preparing
+
+    sources, wanted = _asked(discover(root), datasets, root)
+    if wanted:
+        raise UserError(f"{root} does not hold {', '.join(wanted)}.")
+    settings = preparing.Settings(language, seed, skip_missing, digest, redraw)
+    done = []
+    for result in preparing.prepare(root, out, sources, settings, quiet=quiet):
+        done.append(result)
+        if not as_json:
+            typer.echo(result.text())
+    if as_json:
+        typer.echo(json.dumps([result.to_dict() for result in done], indent=2))
+    refused = [result for result in done if result.refused]
+    if refused:
+        raise UserError(f"{len(refused)} of {len(done)} datasets are not prepared. {refused[0].refused}")
+
+
+@data_app.command()
+def show(
+    dataset: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    out: Annotated[Path, typer.Option(help="Picture to write, such as sheet.png.")],
+    data: Annotated[
+        Path, typer.Option(envvar="UNIMED_DATA", help="Data root, or the dataset's own folder; default: this folder.")
+    ] = Path(),
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=60, help="Samples, spread evenly.")] = 6,
+    split: Annotated[str, typer.Option(help="Split to take them from.")] = "train",
+    allow_restricted_text: Annotated[
+        bool, typer.Option("--allow-restricted-text", help="Print text whose licence forbids passing it on.")
+    ] = False,
+) -> None:
+    """Draw a contact sheet of a dataset: each sample's picture with its boxes, what is asked, and the target."""
+    from .data import load_dataset
+    from .data.preparation.sheet import draw_sheet, spread
+
+    if out.suffix.lower() not in (".png", ".pdf", ".svg", ".jpg"):
+        raise UserError(f"--out needs the name of a .png, .pdf, .svg or .jpg file, not {out}.")
+    samples = load_dataset(dataset, data, split)
+    if not samples:
+        raise UserError(f"{dataset} has no samples in {split}.")
+    draw_sheet(spread(samples, count), out, show_restricted=allow_restricted_text)
+    typer.echo(f"{out}: {min(count, len(samples))} of {len(samples)} samples of {dataset} {split}")
+
+
+@data_app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="Name of a published dataset.")],
+    out: Annotated[Path, typer.Option(help="Data root that gets the dataset's folder.")] = Path("data"),
+    quiet: Quiet = False,
+) -> None:
+    """Fetch a dataset that is free to fetch, with digest check; for others print the steps and the licence."""
+    from .data.fetching import fetch as run_fetch
+
+    for line in run_fetch(dataset, out, quiet=quiet):
+        typer.echo(line)
+
+
+def _asked(offered: list[DatasetSource], datasets: str | None, root: Path) -> tuple[list[DatasetSource], list[str]]:
+    """Return the sources with the given names, and the published names that the root does not offer."""
+    from .data import PUBLISHED, select_sources
+
+    if datasets is None:
+        return offered, []
+    names = [name.strip() for name in datasets.split(",") if name.strip()]
+    present = {source.name for source in offered}
+    wanted = [name for name in names if name in PUBLISHED and name not in present]
+    return select_sources(offered, tuple(name for name in names if name not in wanted), str(root)), wanted
 
 
 @data_app.command()

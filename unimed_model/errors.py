@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Something the caller can put right; the message names what is wrong, where, and what would be right."""
+
+
+class AbsentError(UserError):
+    """What was asked for is not in the data root; other parts of the same dataset may be."""

@@ -4,16 +4,54 @@ What a reader read can be asked for (`noting`), so that an index of a dataset kn
 call `note` for each annotation file they read by other means, and for each folder whose listing they depend on.
 """
 
+from __future__ import annotations
+
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unimed_model.errors import UserError
 
 _noted: ContextVar[set[Path] | None] = ContextVar("_noted", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What tells that a file is still the one that was read.
+
+    Attributes:
+        size: in bytes.
+        changed: time of the last change, in nanoseconds.
+        sha256: of its bytes; empty where no digest was asked for.
+    """
+
+    size: int
+    changed: int
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, path: Path, digest: bool = False) -> State | None:
+        """Return the state of a file or folder; None where there is none."""
+        try:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        # The size of a folder is that of its list of names, which differs between file systems.
+        size = found.st_size if path.is_file() else 0
+        return cls(size, found.st_mtime_ns, _sha256(path) if digest and path.is_file() else "")
+
+    def same(self, other: State | None) -> bool:
+        """Say whether two states are of one content: by the bytes where both know them, else by size and time."""
+        if other is None:
+            return False
+        if self.sha256 and other.sha256:
+            return self.sha256 == other.sha256
+        return not other.sha256 and (self.size, self.changed) == (other.size, other.changed)
 
 
 def note(path: Path) -> None:
@@ -132,3 +170,8 @@ def unpacked(root: Path, marker: str, *levels: str) -> Path | None:
             return folder
     deeper = sorted(path for path in root.glob(f"*/{marker}"))
     return deeper[0].parents[len(PurePosixPath(marker).parts) - 1] if deeper else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

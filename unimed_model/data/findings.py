@@ -36,6 +36,10 @@ class Findings(Mapping[str, Finding]):
     def __len__(self) -> int:
         return len(self._found)
 
+    def left_out(self) -> dict[str, int]:
+        """Return kind -> number of records left out for it; empty when none was."""
+        return {kind: found.count for kind, found in self.items() if found.left_out}
+
     def leave_out(self, kind: str, where: str, count: int = 1) -> None:
         """Count records that are left out."""
         self._add(kind, where, count, left_out=True)

@@ -6,7 +6,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from unimed_model.data.readers import medmnist, medqa, mpx, pubmedqa, slake_questions
+from unimed_model.data.readers import (
+    medmnist,
+    medqa,
+    mpx,
+    path_vqa,
+    pubmedqa,
+    sa_med2d,
+    sa_med2d_choice,
+    slake,
+    slake_questions,
+    vqa_rad,
+)
 from unimed_model.data.readers import slake_regions as regions
 from unimed_model.data.readers.request import ImageOptions, LayoutOptions, Request
 from unimed_model.data.sample import Samples
@@ -22,7 +33,9 @@ class Layout:
         holds: whether a folder holds it.
         read: samples of a split.
         splits: those that partition the dataset; a reader may know further ones, which overlap with these.
-        drawn: what is drawn into splits that are not published: the attribute of `Sample` that names the unit.
+        unit: the attribute of `Sample` by which samples are dealt out to splits.
+        drawn: whether splits are drawn from among more, so that an earlier preparation's are kept to.
+        rule: how samples are dealt out to splits, in words, for the manifest.
         task_in: reads the task off the files; called with the folder, the dataset's name and the options.
     """
 
@@ -31,7 +44,9 @@ class Layout:
     holds: Callable[[Path, Any], bool]
     read: Callable[[Request, Any], Samples]
     splits: tuple[str, ...] = ("train", "test")
-    drawn: Literal["image_id", "sample_id"] | None = None
+    unit: Literal["image_id", "sample_id"] = "sample_id"
+    drawn: Literal["sample_id"] | None = None
+    rule: str = "the published files"
     task_in: Callable[[Path, str, Any], str] | None = None
 
 
@@ -46,13 +61,37 @@ class Published:
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
-        "medqa": Layout("QA", LayoutOptions, medqa.holds, medqa.read, medqa.SPLITS),
+        "medqa": Layout("QA", medqa.MedQAOptions, medqa.holds, medqa.read, medqa.SPLITS),
         "pubmedqa": Layout("QA", LayoutOptions, pubmedqa.holds, pubmedqa.read),
-        "slake_vqa": Layout("VQA", ImageOptions, slake_questions.holds, slake_questions.read, drawn="image_id"),
-        "slake_rec": Layout("REC", regions.RegionOptions, regions.holds, regions.read, drawn="image_id"),
-        "slake_reg": Layout("REG", regions.RegionOptions, regions.holds, regions.read, drawn="image_id"),
+        "slake_vqa": Layout(
+            "VQA", ImageOptions, slake_questions.holds, slake_questions.read, unit="image_id", rule=slake.RULE
+        ),
+        "slake_rec": Layout(
+            "REC", regions.RegionOptions, regions.holds, regions.read, unit="image_id", rule=slake.RULE
+        ),
+        "slake_reg": Layout(
+            "REG", regions.RegionOptions, regions.holds, regions.read, unit="image_id", rule=slake.RULE
+        ),
+        "path_vqa": Layout("VQA", ImageOptions, path_vqa.holds, path_vqa.read, path_vqa.SPLITS),
+        "sa_med2d_rec": Layout(
+            "REC",
+            sa_med2d.SAMed2DOptions,
+            sa_med2d.holds,
+            sa_med2d.read,
+            drawn="sample_id",
+            rule=sa_med2d_choice.RULE,
+        ),
+        "sa_med2d_reg": Layout(
+            "REG",
+            sa_med2d.SAMed2DOptions,
+            sa_med2d.holds,
+            sa_med2d.read,
+            drawn="sample_id",
+            rule=sa_med2d_choice.RULE,
+        ),
         "mpx_single": Layout("RG", mpx.MPxOptions, mpx.holds, mpx.read),
         "medmnist": Layout("CLS", medmnist.MedMNISTOptions, medmnist.holds, medmnist.read, medmnist.SPLITS),
+        "vqa_rad": Layout("VQA", ImageOptions, vqa_rad.holds, vqa_rad.read),
     }
 )
 """Name of a layout -> how to read it."""
@@ -64,9 +103,13 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
         "slake_vqa": Published("slake_vqa", "slake"),
         "slake_rec": Published("slake_rec", "slake"),
         "slake_reg": Published("slake_reg", "slake"),
+        "path_vqa": Published("path_vqa", "path_vqa"),
+        "sa_med2d_rec": Published("sa_med2d_rec", "sa_med2d"),
+        "sa_med2d_reg": Published("sa_med2d_reg", "sa_med2d"),
         "mpx_single": Published("mpx_single", "mpx"),
         "dermamnist": Published("medmnist", "medmnist", {"flag": "dermamnist"}),
         "organsmnist": Published("medmnist", "medmnist", {"flag": "organsmnist"}),
+        "vqa_rad": Published("vqa_rad", "vqa_rad"),
     }
 )
-"""Name of a dataset of the paper -> where and how it comes, in the order of the paper's Table 4."""
+"""Name of a dataset -> where and how it comes: the paper's in the order of its Table 4, then others."""

@@ -27,6 +27,15 @@ IDENTIFIERS: Mapping[str, str] = MappingProxyType(
 """Task -> the word that stands in brackets before an instruction (Table 1)."""
 
 
+def frozen(value: Any) -> Any:
+    """Return a value as JSON has it with tuples for its lists, at every depth."""
+    if isinstance(value, list | tuple):
+        return tuple(frozen(item) for item in value)
+    if isinstance(value, dict):
+        return {key: frozen(item) for key, item in value.items()}
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One example. It can be pickled, and so be sent to the workers of a `DataLoader`.
@@ -86,7 +95,7 @@ class Samples(Sequence[Sample]):
     @property
     def skipped(self) -> dict[str, int]:
         """Reason -> number of records left out for it; empty when nothing was."""
-        return {kind: found.count for kind, found in self.findings.items() if found.left_out}
+        return self.findings.left_out()
 
     def __len__(self) -> int:
         return len(self._samples)

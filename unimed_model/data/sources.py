@@ -1,7 +1,8 @@
 """Which datasets a root offers, and how to open one.
 
-A root is a folder or a YAML file. A folder offers every published dataset whose default folder under it
-(`medqa`, `pubmedqa`, `slake`, `mpx`, `medmnist`) holds that layout's files, and what its `datasets.yaml`
+A root is a folder or a YAML file. A folder that ``unimed-data prepare`` wrote offers what was prepared. Any other
+folder offers every published dataset whose default folder under it (`medqa`, `pubmedqa`, `slake`, `path_vqa`,
+`sa_med2d`, `mimic_cxr`, `mpx`, `medmnist`, `vqa_rad`) holds that layout's files, and what its `datasets.yaml`
 declares; a YAML file offers what it declares:
 
     - name: brain_planes          # any name; with a published name, `layout` may be left out
@@ -13,7 +14,7 @@ declares; a YAML file offers what it declares:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from pydantic import Field
 from unimed_model.closed import Closed, nearest, validated
 from unimed_model.data.files import note
 from unimed_model.data.layouts import LAYOUTS, PUBLISHED
+from unimed_model.data.prepared import data_root, entries, is_prepared, open_prepared
 from unimed_model.data.readers.request import Request
 from unimed_model.data.sample import Samples
 from unimed_model.data.splits import Lists
@@ -32,13 +34,17 @@ DECLARATIONS = "datasets.yaml"
 
 @dataclass(frozen=True, slots=True)
 class DatasetSource:
-    """A dataset that can be opened: its name, raw layout, task, folder, and the layout's options."""
+    """A dataset that can be opened: its name, raw layout, task, folder, and the layout's options.
+
+    One of a prepared folder names that folder in ``prepared``, and is opened from its index.
+    """
 
     name: str
     layout: str
     task: str
     root: Path
     options: Mapping[str, Any] = field(default_factory=dict)
+    prepared: Path | None = None
 
 
 class _Declaration(Closed):
@@ -58,6 +64,8 @@ def discover(root: str | Path) -> list[DatasetSource]:
         UserError: the root does not exist or offers nothing, or a declaration is wrong.
     """
     root = _existing(root)
+    if is_prepared(root):
+        return list(_prepared(root).values())
     declared = {source.name: source for source in _declared(root)}
     published = {name: declared.get(name) or _at_default_folder(name, root, declared) for name in PUBLISHED}
     others = [source for name, source in declared.items() if name not in PUBLISHED]
@@ -77,8 +85,8 @@ def load_dataset(
     split: str = "train",
     *,
     images: bool = True,
-    language: str = "en",
-    seed: int = 0,
+    language: str | None = None,
+    seed: int | None = None,
     **options: Any,
 ) -> Samples:
     """Return a dataset as a sequence of `Sample`, with `skipped`: reason -> number of records left out.
@@ -89,8 +97,8 @@ def load_dataset(
         split: `train` or `test`; MedMNIST also has `val`, MedQA `dev`, Slake `official:train`,
             `official:validate` and `official:test`.
         images: False reads annotations alone: no image file need exist.
-        language: `en`, `all`, or, of Slake's questions, `zh`.
-        seed: of Slake's split by image, where the root has no `train.txt` and `test.txt`.
+        language: `en` (default), `all`, or, of Slake's questions, `zh`.
+        seed: of splits that are drawn (default 0), where the dataset's folder has no `train.txt` and `test.txt`.
         options: of the layout, such as `size` (MedMNIST) or `rounding` (Slake boxes).
 
     Raises:
@@ -105,8 +113,8 @@ def open_source(
     split: str = "train",
     *,
     images: bool = True,
-    language: str = "en",
-    seed: int = 0,
+    language: str | None = None,
+    seed: int | None = None,
     lists: Lists | None = None,
     **options: Any,
 ) -> Samples:
@@ -121,11 +129,22 @@ def open_source(
         lists: split -> units of an earlier preparation, which a drawn split keeps to.
         options: of the layout; they go before those of the source.
     """
+    if source.prepared is not None:
+        stated = {"language": language, "seed": seed, **options}
+        return open_prepared(source.prepared, source.name, split, {k: v for k, v in stated.items() if v is not None})
     layout = LAYOUTS[source.layout]
     chosen = validated(layout.options, {**source.options, **options}, f"Options of {source.name}")
     note(source.root)
     request = Request(
-        source.name, source.task, source.root, split, images, language, seed, lists, restricted=chosen.restricted
+        source.name,
+        source.task,
+        source.root,
+        split,
+        images,
+        language or "en",
+        seed or 0,
+        lists,
+        restricted=chosen.restricted,
     )
     return layout.read(request, chosen)
 
@@ -148,6 +167,17 @@ def select_sources(sources: list[DatasetSource], names: tuple[str, ...] | None, 
     return [source for source in sources if source.name in names]
 
 
+def skipping(source: DatasetSource) -> DatasetSource:
+    """Return the source with samples whose image file is missing left out and counted, not an error.
+
+    A layout whose images are not files of their own is returned as it is, and so is one from an index, which holds
+    only what was there.
+    """
+    if source.prepared is not None or "missing_images" not in LAYOUTS[source.layout].options.model_fields:
+        return source
+    return replace(source, options={**source.options, "missing_images": "skip"})
+
+
 def _existing(root: str | Path) -> Path:
     root = Path(root).expanduser()
     if not root.exists():
@@ -155,7 +185,17 @@ def _existing(root: str | Path) -> Path:
     return root
 
 
+def _prepared(folder: Path) -> dict[str, DatasetSource]:
+    root = data_root(folder)
+    return {
+        name: DatasetSource(name, entry.layout, entry.task, root / entry.folder, entry.options, folder)
+        for name, entry in entries(folder).items()
+    }
+
+
 def _find(name: str, root: Path) -> DatasetSource:
+    if is_prepared(root):
+        return select_sources(list(_prepared(root).values()), (name,), str(root))[0]
     declared = {source.name: source for source in _declared(root)}
     if name in declared:
         return declared[name]

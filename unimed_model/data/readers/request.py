@@ -1,6 +1,6 @@
 """What a reader is asked, and the checks that every reader ends with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from unimed_model.closed import Closed
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
-from unimed_model.data.sample import Sample, Samples
+from unimed_model.data.sample import Sample, Samples, frozen
 from unimed_model.data.splits import Lists
 from unimed_model.errors import UserError
 
@@ -61,9 +61,16 @@ class Request:
     lists: Lists | None = None
     restricted: bool = False
 
-    def sample(self, **fields: Any) -> Sample:
-        """Return a sample of this dataset, task and split; the fields are those of `Sample`."""
-        return Sample(dataset=self.dataset, task=self.task, split=self.split, restricted=self.restricted, **fields)
+    def sample(self, *, meta: Mapping[str, Any], **fields: Any) -> Sample:
+        """Return a sample of this dataset, task and split; the fields are those of `Sample`, lists in `meta` tuples."""
+        return Sample(
+            dataset=self.dataset,
+            task=self.task,
+            split=self.split,
+            restricted=self.restricted,
+            meta={key: frozen(value) for key, value in meta.items()},
+            **fields,
+        )
 
     def require_split(self, valid: Sequence[str]) -> None:
         """Raise `UserError` unless the split is one of `valid`."""

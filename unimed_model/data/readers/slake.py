@@ -1,24 +1,26 @@
 """The Slake 1.0 folder: where its files lie, and which images belong to which split.
 
 Layout: `{train,validate,test}.json` (the hub says `validation.json`), `imgs/xmlabN/{source.jpg,
-question.json, detection.json}`; the `imgs/` level may be missing or doubled, as archives unpack. A root may
-hold only some of these.
+question.json, detection.json}`, in the root or in `Slake1.0/`, which may be nested once more; the `imgs/` level may be
+missing or doubled, as archives unpack. A root may hold only some of these.
 
 The paper splits by image, 550 for training and 92 for testing, because 298 of the 642 images occur in more
 than one official split. Its list is unpublished: `train.txt` and `test.txt` (folder names separated by
-blanks) are used when the root holds them; else ids 0..641 are ranked by a digest of seed and id and the
-first 92 are the test images, whatever files are present.
+blanks) are used when the root or the folder of the files holds them; else ids 0..641 are ranked by a digest
+of seed and id and the first 92 are the test images, whatever files are present.
 """
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unimed_model.data import splits
 from unimed_model.data.files import note, read_json_records, relative_name, text_field
 from unimed_model.data.readers.request import Request
-from unimed_model.errors import UserError
+from unimed_model.errors import AbsentError, UserError
 
 OFFICIAL = {
     "official:train": ("train.json",),
@@ -26,33 +28,59 @@ OFFICIAL = {
     "official:test": ("test.json",),
 }
 SPLITS = ("train", "test", *OFFICIAL)
+RULE = (
+    "by image: the lists train.txt and test.txt of the folder; without them the 92 of the images 0 to 641 whose "
+    "digests of seed and number are lowest are the test images, and the other 550 the training images"
+)
 
 IMAGES = 642
 TEST_IMAGES = 92
-_FOLDERS = ("imgs", "imgs/imgs", ".")
+_BASES = (".", "Slake1.0", "Slake1.0/Slake1.0")
+_LEVELS = ("imgs", "imgs/imgs", ".")
+_ARCHIVES = ("imgs.zip", "Slake1.0.zip")
 _IMAGE_ID = re.compile(r"(?:xmlab)?(\d+)")
 
 
 def question_files(root: Path) -> dict[str, Path]:
     """Return official split -> its question file, for those present."""
-    found = {split: [root / name for name in names] for split, names in OFFICIAL.items()}
+    found = {split: [base / name for base in _bases(root) for name in names] for split, names in OFFICIAL.items()}
     present = {split: [path for path in paths if path.is_file()] for split, paths in found.items()}
     return {split: paths[0] for split, paths in present.items() if paths}
 
 
+def image_levels(root: Path) -> list[Path]:
+    """Return the folders that may hold `xmlabN`, the likeliest first; where there are none, the one it should be."""
+    levels = [base / level for level in _LEVELS for base in _bases(root)]
+    return [level for level in levels if level.is_dir()] or [root / _LEVELS[0]]
+
+
 def image_folders(root: Path) -> list[Path]:
     """Return the folders `xmlabN` of the root, by number."""
-    for level in _FOLDERS:
-        note(root / level)
-    folders = {path.name: path for level in reversed(_FOLDERS) for path in (root / level).glob("xmlab*")}
+    levels = image_levels(root)
+    for level in levels:
+        note(level)
+    folders = {path.name: path for level in reversed(levels) for path in level.glob("xmlab*")}
     numbered = [path for name, path in folders.items() if _IMAGE_ID.fullmatch(name)]
     return sorted(numbered, key=lambda path: image_number(path.name))
 
 
-def image_path(root: Path, name: PurePosixPath) -> Path:
-    """Return the file of an `img_name`; where none exists, the place where the download puts it."""
-    candidates = [root / level / name for level in _FOLDERS]
+def image_path(levels: list[Path], name: PurePosixPath) -> Path:
+    """Return the file of an `img_name` in one of `image_levels`; where none exists, its place in the first."""
+    candidates = [level / name for level in levels]
     return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+@contextmanager
+def hinting_at_archives(root: Path) -> Iterator[None]:
+    """Inside, what is found missing is said to be in an archive, where there is one but no folder of an image."""
+    try:
+        yield
+    except UserError as error:
+        archives = [base / name for base in _bases(root) for name in _ARCHIVES]
+        archive = next((path for path in archives if path.is_file()), None)
+        if archive is None or image_folders(root):
+            raise
+        raise type(error)(f"{str(error).removesuffix('.')}; {archive} is there, but not unpacked.") from error
 
 
 def image_name(record: dict[str, Any], where: str) -> PurePosixPath:
@@ -83,7 +111,7 @@ def question_file(request: Request) -> Path:
     path = question_files(request.root).get(request.split)
     if path is None:
         expected = " or ".join(OFFICIAL[request.split])
-        raise UserError(f"{request.dataset}: {request.root} holds no {expected}, which {request.split} needs.")
+        raise AbsentError(f"{request.dataset}: {request.root} holds no {expected}, which {request.split} needs.")
     return path
 
 
@@ -100,12 +128,17 @@ def images_of_split(request: Request) -> frozenset[int]:
         path = question_file(request)
         names = [image_name(r, f"{path}, record {i}") for i, r in enumerate(read_json_records(path))]
         return frozenset(image_number(name.parts[0]) for name in names)
-    lists = splits.listed(request.root) or request.lists
+    lists = listed(request.root) or request.lists
     if lists is not None:
         numbers = {split: frozenset(_listed_number(split, name) for name in names) for split, names in lists.items()}
         return numbers.get(request.split, frozenset())
     test, train = seeded_split(request.seed)
     return test if request.split == "test" else train
+
+
+def listed(root: Path) -> splits.Lists | None:
+    """Return the user's lists of images, from the root or the folder where the files are; None without them."""
+    return next((lists for base in _bases(root) if (lists := splits.listed(base))), None)
 
 
 def seeded_split(seed: int) -> tuple[frozenset[int], frozenset[int]]:
@@ -117,11 +150,15 @@ def seeded_split(seed: int) -> tuple[frozenset[int], frozenset[int]]:
 
 def require_in_split_range(number: int, root: Path) -> None:
     """Raise `UserError` for an image that a drawn split would lose: beyond 641 and no lists in the root."""
-    if number >= IMAGES and not (root / "train.txt").is_file():
+    if number >= IMAGES and not any((base / "train.txt").is_file() for base in _bases(root)):
         raise UserError(
             f"{root} holds xmlab{number}, but Slake's images are xmlab0 to xmlab{IMAGES - 1}: say which "
             "images belong to which split in train.txt and test.txt."
         )
+
+
+def _bases(root: Path) -> list[Path]:
+    return [base for base in (root / name for name in _BASES) if base.is_dir()]
 
 
 def _listed_number(split: str, name: str) -> int:

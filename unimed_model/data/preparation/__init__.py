@@ -1,0 +1,1 @@
+"""What is done with a data root before training: check it, index it, show it."""

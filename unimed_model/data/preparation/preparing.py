@@ -1,0 +1,316 @@
+"""`unimed-data prepare`: every dataset of a root read once, its images looked at, its splits written down and indexed.
+
+Each dataset is finished before the next is begun, and what is finished stands: an interrupted preparation goes on where
+it stopped. What has not changed since the last one is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unimed_model.data.files import State, noting
+from unimed_model.data.findings import Findings
+from unimed_model.data.index import write_index
+from unimed_model.data.layouts import LAYOUTS
+from unimed_model.data.preparation.inspection import UNREADABLE, duplicates, image_sources, unreadable
+from unimed_model.data.preparation.leakage import Leak, leaks
+from unimed_model.data.preparation.ledger import read_ledger, write_ledger
+from unimed_model.data.preparation.manifest import manifest, units_of
+from unimed_model.data.preparation.pictures import Ledger, examine, key_of
+from unimed_model.data.prepared import FORMAT, HEAD, Entry, SplitEntry, index_path, is_prepared, read_entry
+from unimed_model.data.sample import Sample, Samples
+from unimed_model.data.sources import DatasetSource, open_source, skipping
+from unimed_model.data.splits import Lists
+from unimed_model.errors import AbsentError, UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How datasets are read.
+
+    Attributes:
+        language: of questions.
+        seed: of what is drawn.
+        skip_missing: leave out samples whose image is missing or cannot be read, instead of refusing the dataset.
+        digest: tell unchanged files by their bytes instead of by size and time.
+        redraw: draw splits anew where an earlier preparation has drawn them.
+    """
+
+    language: str = "en"
+    seed: int = 0
+    skip_missing: bool = False
+    digest: bool = False
+    redraw: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one dataset.
+
+    Attributes:
+        dataset: its name.
+        entry: what is indexed; None where it was refused.
+        leaks: what its splits have in common, where it was read anew.
+        fresh: False where it stood already, unchanged.
+        refused: why it is not indexed; None where it is.
+        absent: split -> why it is not there.
+    """
+
+    dataset: str
+    entry: Entry | None = None
+    leaks: Sequence[Leak] = ()
+    fresh: bool = True
+    refused: str | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        splits = self.entry.splits if self.entry else {}
+        return {
+            "dataset": self.dataset,
+            "status": "refused" if self.refused else "indexed" if self.fresh else "unchanged",
+            "refused": self.refused,
+            "absent": dict(self.absent),
+            "splits": {
+                split: {"samples": entry.samples, "images": entry.images, "left_out": entry.findings.left_out()}
+                for split, entry in splits.items()
+            },
+            "leakage": [asdict(leak) for leak in self.leaks],
+        }
+
+    def text(self) -> str:
+        """Return it as lines for a person."""
+        if self.entry is None:
+            return f"{self.dataset}: refused: {self.refused}"
+        counts = ", ".join(f"{split} {entry.samples}" for split, entry in self.entry.splits.items())
+        lines = [f"{self.dataset}: {counts} ({'indexed' if self.fresh else 'unchanged'})"]
+        for split, entry in self.entry.splits.items():
+            lines += [f"  {split}: {count} left out: {kind}" for kind, count in entry.findings.left_out().items()]
+        lines += [f"  {split}: absent: {why}" for split, why in self.absent.items()]
+        lines += [
+            f"  {leak.count} x {leak.kind} in both {' and '.join(leak.splits)}: {leak.first}" for leak in self.leaks
+        ]
+        return "\n".join(lines)
+
+
+def prepare(
+    root: Path, out: Path, sources: Sequence[DatasetSource], settings: Settings, *, quiet: bool = False
+) -> Iterator[Done]:
+    """Index datasets of a root into a folder, one after the other, and say of each what became of it.
+
+    Args:
+        root: data root, which stays as it is.
+        out: the prepared folder: absent, empty, or prepared from the same root before.
+        sources: the datasets, from `discover(root)`.
+        settings: how to read them.
+        quiet: no progress bar.
+
+    Raises:
+        UserError: ``out`` holds something else, or indexes another root.
+    """
+    base = root if root.is_dir() else root.parent
+    _claim(out, base)
+    ledger_path = out / "pictures.parquet"
+    ledger = read_ledger(ledger_path, base)
+    for source in sources:
+        job = _Job(source, base, out, settings, ledger, quiet)
+        try:
+            yield job.run()
+        except UserError as error:
+            _withdraw(out, source.name)
+            yield Done(source.name, refused=str(error))
+        _remember(out, base, source.name)
+
+
+def _claim(out: Path, base: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"The output {out} is a file; name a folder.")
+    if is_prepared(out):
+        head = json.loads((out / HEAD).read_text(encoding="utf-8"))
+        if (out / head["root"]).resolve() != base.resolve():
+            raise UserError(f"{out} indexes {(out / head['root']).resolve()}, not {base}; name another folder.")
+        return
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} holds something else than a prepared folder; name another folder or remove it.")
+    _write(out / HEAD, json.dumps({"format": FORMAT, "root": os.path.relpath(base, out), "datasets": []}) + "\n")
+
+
+def _remember(out: Path, base: Path, name: str) -> None:
+    """Name a dataset in the head; its order is that in which datasets were first prepared."""
+    head = json.loads((out / HEAD).read_text(encoding="utf-8"))
+    if name not in head["datasets"]:
+        head["datasets"].append(name)
+        _write(out / HEAD, json.dumps(head, indent=1) + "\n")
+
+
+def _withdraw(out: Path, name: str) -> None:
+    """Forget a dataset that can no longer be used; its split manifest stays, so that the split does."""
+    (out / "datasets" / f"{name}.json").unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str, private: bool = False) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        if private:
+            partial.chmod(0o600)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One dataset on its way into the index."""
+
+    source: DatasetSource
+    base: Path
+    out: Path
+    settings: Settings
+    ledger: Ledger
+    quiet: bool
+
+    def run(self) -> Done:
+        standing = read_entry(self.out, self.source.name)
+        if standing is not None and self._stands(standing):
+            return Done(self.source.name, standing, fresh=False)
+        with noting() as noted:
+            splits, absent = self._read()
+        if not splits:
+            raise next(iter(absent.values()))
+        self._look(splits)
+        kept = {split: self._usable(split, samples) for split, samples in splits.items()}
+        masks = {self.base / s.meta["mask"] for samples in kept.values() for s in samples if "mask" in s.meta}
+        entry = self._entry(kept, noted | masks)
+        found = leaks(kept, self.ledger)
+        self._store(entry, kept, found)
+        return Done(self.source.name, entry, found, absent={split: str(error) for split, error in absent.items()})
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        chosen = skipping(self.source) if self.settings.skip_missing else self.source
+        model = LAYOUTS[self.source.layout].options
+        options: dict[str, Any] = model.model_validate(dict(chosen.options)).model_dump(mode="json")
+        return options
+
+    def _stands(self, entry: Entry) -> bool:
+        same = (entry.layout, entry.task, entry.folder, entry.language, entry.seed, dict(entry.options)) == (
+            self.source.layout,
+            self.source.task,
+            os.path.relpath(self.source.root, self.base),
+            self.settings.language,
+            self.settings.seed,
+            self._options,
+        )
+        if not same or self.settings.redraw:
+            return False
+        digest = self.settings.digest
+        for path, state in entry.annotations.items():
+            if not state.same(State.of(self.base / path, digest)):
+                return False
+        if not all(index_path(self.out, entry.dataset, split).is_file() for split in entry.splits):
+            return False
+        return self._pictures_stand(entry)
+
+    def _pictures_stand(self, entry: Entry) -> bool:
+        from unimed_model.data.prepared import open_prepared
+
+        states: dict[Path, State | None] = {}
+        for split in entry.splits:
+            for source in image_sources(open_prepared(self.out, entry.dataset, split, {})):
+                if source.path not in states:
+                    states[source.path] = State.of(source.path, self.settings.digest)
+                picture = self.ledger.get(key_of(source))
+                if picture is None or not picture.state.same(states[source.path]):
+                    return False
+        return True
+
+    def _read(self) -> tuple[dict[str, Samples], dict[str, AbsentError]]:
+        splits: dict[str, Samples] = {}
+        absent: dict[str, AbsentError] = {}
+        for split in LAYOUTS[self.source.layout].splits:
+            try:
+                splits[split] = open_source(
+                    self.source,
+                    split,
+                    language=self.settings.language,
+                    seed=self.settings.seed,
+                    lists=self._lists(),
+                    **{k: v for k, v in self._options.items() if k not in self.source.options},
+                )
+            except AbsentError as error:
+                absent[split] = error
+        return splits, absent
+
+    def _lists(self) -> Lists | None:
+        """Return what an earlier preparation drew with this seed, which stays as it is."""
+        path = self.out / "splits" / f"{self.source.name}.json"
+        if self.settings.redraw or LAYOUTS[self.source.layout].drawn is None or not path.is_file():
+            return None
+        return units_of(path, self.settings.seed)
+
+    def _look(self, splits: Mapping[str, Samples]) -> None:
+        path = self.out / "pictures.parquet"
+        sources = [source for samples in splits.values() for source in image_sources(samples)]
+        found = examine(
+            sources,
+            self.ledger,
+            digest=self.settings.digest,
+            name=self.source.name,
+            quiet=self.quiet,
+            keep=lambda so_far: write_ledger(path, self.ledger | so_far, self.base),
+        )
+        if any(self.ledger.get(key) != picture for key, picture in found.items()):
+            self.ledger.update(found)
+            write_ledger(path, self.ledger, self.base)
+
+    def _usable(self, split: str, samples: Samples) -> Samples:
+        damaged = unreadable(samples, self.ledger)
+        if damaged and not self.settings.skip_missing:
+            finding = damaged[UNREADABLE]
+            raise UserError(
+                f"{self.source.name}, {split}: {finding.count} samples have an image that cannot be read (first: "
+                f"{finding.first}); download it again, or leave them out with --skip-missing."
+            )
+        findings = Findings({**duplicates(samples), **samples.findings, **damaged})
+        return Samples([sample for sample in samples if not self._damaged(sample)] if damaged else samples, findings)
+
+    def _damaged(self, sample: Sample) -> bool:
+        return sample.image_source is not None and bool(self.ledger[key_of(sample.image_source)].problem)
+
+    def _entry(self, splits: Mapping[str, Samples], noted: set[Path]) -> Entry:
+        states = {path: State.of(path, self.settings.digest) for path in sorted(noted)}
+        return Entry(
+            dataset=self.source.name,
+            layout=self.source.layout,
+            task=self.source.task,
+            folder=os.path.relpath(self.source.root, self.base),
+            options=self._options,
+            language=self.settings.language,
+            seed=self.settings.seed,
+            restricted=bool(self._options["restricted"]),
+            annotations={os.path.relpath(path, self.base): state for path, state in states.items() if state},
+            splits={
+                split: SplitEntry(len(samples), len({s.image_id for s in samples} - {None}), samples.findings)
+                for split, samples in splits.items()
+            },
+        )
+
+    def _store(self, entry: Entry, splits: Mapping[str, Samples], found: Sequence[Leak]) -> None:
+        """Write manifest, indexes and entry, the entry last: without it the dataset counts as not prepared."""
+        _withdraw(self.out, entry.dataset)
+        content = manifest(entry, splits, found)
+        _write(self.out / "splits" / f"{entry.dataset}.json", json.dumps(content, indent=1) + "\n")
+        for split, samples in splits.items():
+            path = index_path(self.out, entry.dataset, split)
+            write_index(path, samples, self.base)
+            if entry.restricted:
+                path.chmod(0o600)
+        _write(self.out / "datasets" / f"{entry.dataset}.json", entry.to_json())
