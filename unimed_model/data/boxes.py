@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 Box = tuple[int, int, int, int]
+PixelBox = tuple[float, float, float, float]
+"""Left, top, width and height in pixels."""
 Rounding = Literal["floor", "nearest"]
 
 SCALE = 100
@@ -25,11 +27,17 @@ def box_problem(box: Sequence[float], size: tuple[int, int]) -> str | None:
     return "leaves the image" if x < 0 or y < 0 or beyond else None
 
 
-def clip(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+def clip(box: Sequence[float], size: tuple[int, int]) -> PixelBox:
     """Return the part of a pixel box `[x, y, w, h]` inside an image of (width, height), perhaps empty."""
     x, y, w, h = box
     left, top = max(x, 0), max(y, 0)
     return left, top, min(x + w, size[0]) - left, min(y + h, size[1]) - top
+
+
+def union(boxes: Sequence[PixelBox]) -> PixelBox:
+    """Return the smallest pixel box `[x, y, w, h]` around one or more others."""
+    x, y = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    return x, y, max(box[0] + box[2] for box in boxes) - x, max(box[1] + box[3] for box in boxes) - y
 
 
 def normalise(box: Sequence[float], size: tuple[int, int], rounding: Rounding = "floor") -> Box:
@@ -50,7 +58,7 @@ def normalise(box: Sequence[float], size: tuple[int, int], rounding: Rounding = 
     return x1, y1, x2, y2
 
 
-def to_pixels(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]:
+def to_pixels(box: Box, size: tuple[int, int]) -> PixelBox:
     """Return `[x, y, w, h]` in pixels of a box in hundredths, in an image of (width, height)."""
     x1, y1, x2, y2 = box
     width, height = size

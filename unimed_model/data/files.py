@@ -126,7 +126,7 @@ def text_field(record: dict[str, Any], key: str, where: str) -> str:
     if key not in record:
         raise UserError(f"{where}: the key {key!r} is missing.")
     if not isinstance(record[key], str):
-        raise UserError(f"{where}: {key!r} must be a text, not {record[key]!r}.")
+        raise UserError(f"{where}: {key!r} must be a text, not {type(record[key]).__name__}.")
     return record[key].strip()
 
 
@@ -151,7 +151,7 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not complete, valid JSON ({error}); download the file again.") from error
     if not isinstance(record, dict):
-        raise UserError(f"{where}: a JSON object is needed, not {record!r}.")
+        raise UserError(f"{where}: a JSON object is needed, not {type(record).__name__}.")
     return record
 
 

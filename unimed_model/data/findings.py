@@ -40,6 +40,13 @@ class Findings(Mapping[str, Finding]):
         """Return kind -> number of records left out for it; empty when none was."""
         return {kind: found.count for kind, found in self.items() if found.left_out}
 
+    def with_those(self, others: Findings) -> Findings:
+        """Return these and others, counts added where both have a kind; the first place is that of these."""
+        together = Findings(self._found)
+        for kind, found in others.items():
+            together._add(kind, found.first, found.count, left_out=found.left_out)
+        return together
+
     def leave_out(self, kind: str, where: str, count: int = 1) -> None:
         """Count records that are left out."""
         self._add(kind, where, count, left_out=True)

@@ -7,8 +7,10 @@ pixel types are refused. EXIF rotation is not applied: boxes are given in the pi
 
 from __future__ import annotations
 
+import threading
 import warnings
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 200_000_000
 """A larger image is refused before it is decoded: it would take 600 MB, and is rather an attack than a picture."""
+
+
+_opening = threading.Lock()
 
 
 class ImageSource(Protocol):
@@ -58,13 +63,7 @@ class ImageFile:
         Raises:
             UserError: the file is missing, truncated, unreadable, too large or of a refused pixel type.
         """
-        image = _opened(self.path)
-        with image:
-            try:
-                image.load()
-            except (OSError, SyntaxError, ValueError) as error:
-                raise UserError(f"{self.path} cannot be decoded ({error}); download it again.") from error
-            return to_rgb(image, str(self.path))
+        return _decoded(opened(self.path, str(self.path)), str(self.path))
 
     def size(self) -> tuple[int, int]:
         """Return (width, height) in pixels from the header, without decoding.
@@ -72,7 +71,7 @@ class ImageFile:
         Raises:
             UserError: the file is missing or its header is unreadable.
         """
-        with _opened(self.path) as image:
+        with opened(self.path, str(self.path)) as image:
             return image.size
 
 
@@ -112,6 +111,25 @@ class ImageArray:
         return to_rgb(Image.fromarray(load_array(self.path, self.key)[self.index]), str(self.path))
 
 
+def image_of_bytes(content: bytes, name: str) -> Image:
+    """Return the decoded image of an image file's bytes, in RGB.
+
+    Raises:
+        UserError: truncated, unreadable, too large or of a refused pixel type; the sentence names `name`.
+    """
+    return _decoded(opened(BytesIO(content), name), name)
+
+
+def size_of_bytes(content: bytes, name: str) -> tuple[int, int]:
+    """Return (width, height) in pixels from the header of an image file's bytes, without decoding.
+
+    Raises:
+        UserError: the header is unreadable; the sentence names `name`.
+    """
+    with opened(BytesIO(content), name) as image:
+        return image.size
+
+
 def to_rgb(image: Image, name: str) -> Image:
     """Return an RGB copy of a decoded image, by the rules at the top of this file.
 
@@ -146,23 +164,38 @@ def _on_black(image: Image) -> Image:
     return Image.alpha_composite(black, rgba).convert("RGB")
 
 
-def _opened(path: Path) -> Image:
+def _decoded(image: Image, name: str) -> Image:
+    with image:
+        try:
+            image.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{name} cannot be decoded ({error}); download it again.") from error
+        return to_rgb(image, name)
+
+
+def opened(file: Path | BytesIO, name: str) -> Image:
+    """Return the image of a file, its header read and nothing decoded; the caller closes it.
+
+    Raises:
+        UserError: missing, unreadable or too large; the sentence names `name`.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
+        # Filters of warnings belong to the process: only one thread at a time may change and restore them.
+        with _opening, warnings.catch_warnings():
             # Pillow warns from a smaller size on; the limit here is ours, and an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(file)
     except FileNotFoundError as error:
-        raise UserError(f"The image {path} is missing; complete the download.") from error
+        raise UserError(f"The image {name} is missing; complete the download.") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not a readable image; download it again.") from error
+        raise UserError(f"{name} is not a readable image; download it again.") from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is refused: {error}") from error
+        raise UserError(f"{name} is refused: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be opened as an image ({error}).") from error
+        raise UserError(f"{name} cannot be opened as an image ({error}).") from error
     if image.width * image.height > MOST_PIXELS:
         image.close()
-        raise UserError(f"{path} is refused: it has {image.width} x {image.height} pixels, over {MOST_PIXELS:,}.")
+        raise UserError(f"{name} is refused: it has {image.width} x {image.height} pixels, over {MOST_PIXELS:,}.")
     return image

@@ -7,13 +7,14 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from unimed_model.data.readers import (
+    jsonl,
     medmnist,
     medqa,
+    mimic_cxr,
     mpx,
     path_vqa,
     pubmedqa,
     sa_med2d,
-    sa_med2d_choice,
     slake,
     slake_questions,
     vqa_rad,
@@ -79,7 +80,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             sa_med2d.holds,
             sa_med2d.read,
             drawn="sample_id",
-            rule=sa_med2d_choice.RULE,
+            rule=sa_med2d.RULE,
         ),
         "sa_med2d_reg": Layout(
             "REG",
@@ -87,11 +88,22 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             sa_med2d.holds,
             sa_med2d.read,
             drawn="sample_id",
-            rule=sa_med2d_choice.RULE,
+            rule=sa_med2d.RULE,
+        ),
+        "mimic_cxr": Layout(
+            "RG",
+            mimic_cxr.MimicOptions,
+            mimic_cxr.holds,
+            mimic_cxr.read,
+            mimic_cxr.SPLITS,
+            unit="image_id",
+            drawn="sample_id",
+            rule=mimic_cxr.RULE,
         ),
         "mpx_single": Layout("RG", mpx.MPxOptions, mpx.holds, mpx.read),
         "medmnist": Layout("CLS", medmnist.MedMNISTOptions, medmnist.holds, medmnist.read, medmnist.SPLITS),
         "vqa_rad": Layout("VQA", ImageOptions, vqa_rad.holds, vqa_rad.read),
+        "jsonl": Layout(None, jsonl.JsonlOptions, jsonl.holds, jsonl.read, jsonl.SPLITS, task_in=jsonl.task_in),
     }
 )
 """Name of a layout -> how to read it."""
@@ -106,6 +118,7 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
         "path_vqa": Published("path_vqa", "path_vqa"),
         "sa_med2d_rec": Published("sa_med2d_rec", "sa_med2d"),
         "sa_med2d_reg": Published("sa_med2d_reg", "sa_med2d"),
+        "mimic_cxr": Published("mimic_cxr", "mimic_cxr"),
         "mpx_single": Published("mpx_single", "mpx"),
         "dermamnist": Published("medmnist", "medmnist", {"flag": "dermamnist"}),
         "organsmnist": Published("medmnist", "medmnist", {"flag": "organsmnist"}),

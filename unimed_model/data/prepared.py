@@ -50,6 +50,7 @@ class Entry:
         seed: of what was drawn.
         restricted: whether its text may not be passed on.
         annotations: files read and folders listed, relative to the data root -> their state then.
+        pictures: digest of the states of all its image files then.
         splits: split -> what is indexed.
     """
 
@@ -62,6 +63,7 @@ class Entry:
     seed: int
     restricted: bool
     annotations: Mapping[str, State]
+    pictures: str
     splits: Mapping[str, SplitEntry]
 
     def to_json(self) -> str:
@@ -170,10 +172,19 @@ def open_prepared(folder: Path, name: str, split: str, asked: Mapping[str, Any])
                 f"{folder} holds {name} prepared with {key}={chosen.get(key)!r}, not {value!r}; prepare it so, or read "
                 "the data root itself."
             )
-    root = data_root(folder)
-    _require_unchanged(entry, root)
+    _require_unchanged(entry, data_root(folder))
+    return open_index(folder, entry, split)
+
+
+def open_index(folder: Path, entry: Entry, split: str) -> IndexedSamples:
+    """Return the samples of a prepared split as they were, whether or not the raw files have changed since.
+
+    Raises:
+        UserError: the folder is damaged, or the data root is gone.
+    """
     fixed = {"dataset": entry.dataset, "task": entry.task, "split": split, "restricted": entry.restricted}
-    return IndexedSamples(index_path(folder, name, split), root, fixed, entry.splits[split].findings)
+    path = index_path(folder, entry.dataset, split)
+    return IndexedSamples(path, data_root(folder), fixed, entry.splits[split].findings)
 
 
 def _require_unchanged(entry: Entry, root: Path) -> None:

@@ -1,18 +1,22 @@
 """Which datasets a root offers, and how to open one.
 
-A root is a folder or a YAML file. A folder that ``unimed-data prepare`` wrote offers what was prepared. Any other
-folder offers every published dataset whose default folder under it (`medqa`, `pubmedqa`, `slake`, `path_vqa`,
-`sa_med2d`, `mimic_cxr`, `mpx`, `medmnist`, `vqa_rad`) holds that layout's files, and what its `datasets.yaml`
-declares; a YAML file offers what it declares:
+A root is a folder, a YAML file or a `.jsonl` file. A folder that ``unimed-data prepare`` wrote offers what was
+prepared. Any other folder offers every published dataset whose default folder under it (`medqa`, `pubmedqa`, `slake`,
+`path_vqa`, `sa_med2d`, `mimic_cxr`, `mpx`, `medmnist`, `vqa_rad`) holds that layout's files, and what its
+`datasets.yaml` declares; a YAML file offers what it declares:
 
     - name: brain_planes          # any name; with a published name, `layout` may be left out
       layout: medmnist            # one of `LAYOUTS`
       root: planes                # relative to the YAML file
       options: {flag: planes, classes: [axial, coronal], prompt: Which plane is shown in this image}
+
+Without declaration, `*.jsonl` files in the folder itself whose records all name their `dataset` offer these datasets
+(`readers.jsonl`), and so does one such file as the root. What is declared or published goes before them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +28,7 @@ from unimed_model.closed import Closed, nearest, validated
 from unimed_model.data.files import note
 from unimed_model.data.layouts import LAYOUTS, PUBLISHED
 from unimed_model.data.prepared import data_root, entries, is_prepared, open_prepared
+from unimed_model.data.readers import jsonl
 from unimed_model.data.readers.request import Request
 from unimed_model.data.sample import Samples
 from unimed_model.data.splits import Lists
@@ -47,15 +52,18 @@ class DatasetSource:
     prepared: Path | None = None
 
 
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
 class _Declaration(Closed):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=_NAME)]
     layout: str | None = None
     root: Path
     options: Annotated[dict[str, Any], Field(default_factory=dict)]
 
 
 def discover(root: str | Path) -> list[DatasetSource]:
-    """Return the datasets that a root offers: published ones in the paper's order, then declared ones.
+    """Return the datasets that a root offers: published ones in the paper's order, then declared ones, then JSON lines.
 
     A declaration with a published name takes the place of that dataset; files that are declared under another
     name are not offered under the published one as well.
@@ -70,11 +78,13 @@ def discover(root: str | Path) -> list[DatasetSource]:
     published = {name: declared.get(name) or _at_default_folder(name, root, declared) for name in PUBLISHED}
     others = [source for name, source in declared.items() if name not in PUBLISHED]
     sources = [source for source in published.values() if source is not None] + others
+    named = {source.name for source in sources}
+    sources += [source for name, source in _in_json_lines(root, declared).items() if name not in named]
     if not sources:
         folders = ", ".join(dict.fromkeys(entry.folder for entry in PUBLISHED.values()))
         raise UserError(
             f"{root} holds no dataset: it needs a {DECLARATIONS} or one of the folders {folders} with its "
-            "published files."
+            "published files, or .jsonl files whose records name their dataset."
         )
     return sources
 
@@ -110,6 +120,7 @@ def load_dataset(
 
 def open_source(
     source: DatasetSource,
+    /,
     split: str = "train",
     *,
     images: bool = True,
@@ -199,10 +210,15 @@ def _find(name: str, root: Path) -> DatasetSource:
     declared = {source.name: source for source in _declared(root)}
     if name in declared:
         return declared[name]
-    if name not in PUBLISHED:
-        known = [*PUBLISHED, *declared]
+    source = None
+    if name in PUBLISHED:
+        # A folder with declarations is a data root: its datasets are those it declares, and default folders.
+        source = _at_default_folder(name, root, declared) or (None if declared else _at(name, root))
+    lines = {} if source else _in_json_lines(root, declared)
+    source = source or lines.get(name)
+    if source is None and name not in PUBLISHED:
+        known = [*PUBLISHED, *declared, *lines]
         raise UserError(f"There is no dataset {name!r}; the nearest name is {nearest(name, known)!r}.")
-    source = _at_default_folder(name, root, declared) or _at(name, root)
     if source is None:
         folder = PUBLISHED[name].folder
         raise UserError(f"{root} does not hold {name}: neither it nor {root / folder} has that dataset's files.")
@@ -229,9 +245,22 @@ def _at(name: str, folder: Path) -> DatasetSource | None:
     return _source(name, entry.layout, folder, entry.options)
 
 
+def _in_json_lines(root: Path, declared: Mapping[str, DatasetSource]) -> dict[str, DatasetSource]:
+    others = {s.options.get("dataset") or s.name for s in declared.values() if s.layout == "jsonl" and _inside(s, root)}
+    offered = {name: task for name, task in jsonl.offered(root).items() if name not in others}
+    for name in offered:
+        if not re.fullmatch(_NAME, name):
+            raise UserError(f"{root}: {name!r} is no name for a dataset; it needs letters, digits, '_', '.' and '-'.")
+    return {name: DatasetSource(name, "jsonl", task, root) for name, task in offered.items()}
+
+
+def _inside(source: DatasetSource, root: Path) -> bool:
+    return root.resolve() in (source.root.resolve(), source.root.resolve().parent)
+
+
 def _declared(root: Path) -> list[DatasetSource]:
     path = root / DECLARATIONS if root.is_dir() else root
-    if not path.is_file():
+    if not path.is_file() or path.suffix == jsonl.SUFFIX:
         return []
     sources = [_declaration(entry, path, i) for i, entry in enumerate(_entries(path), start=1)]
     names = [source.name for source in sources]

@@ -22,6 +22,7 @@ TRAINING: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "medqa": ("{}", f"{_DOCTOR} briefly: {{}}"),
         "pubmedqa": ("{}", f'{_DOCTOR} using "yes", "no" or "maybe": {{}}'),
+        "qa": ("{}", "Please answer the following question briefly: {}"),
         "vqa": ("{}", _SHORT_ANSWER),
         "refer": (
             "{}.",
@@ -62,12 +63,13 @@ TRAINING: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
     }
 )
-"""Pool -> its training instructions, verbatim from Appendix C."""
+"""Pool -> its training instructions, verbatim from Appendix C; `qa` is ours, for questions of users' own data."""
 
 EVALUATION: Mapping[str, str] = MappingProxyType(
     {
         "medqa": TRAINING["medqa"][1],
         "pubmedqa": TRAINING["pubmedqa"][1],
+        "qa": TRAINING["qa"][1],
         "vqa": _SHORT_ANSWER,
         "refer": "Give me the location of {}.",
         "identify": "What object is in this location {}?",

@@ -12,49 +12,79 @@ from urllib.request import Request, urlopen
 from unimed_model.errors import UserError
 
 KEPT = "What was fetched is kept; the same command goes on from there."
+DIGESTS = {"sha256": "SHA-256", "md5": "MD5"}
+"""A digest as hashlib names it -> as people do."""
 _BLOCK = 1 << 20
 _TIMEOUT = 60.0
 _NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
-def download(url: str, target: Path, *, quiet: bool = False) -> None:
+def download(
+    url: str,
+    target: Path,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    md5: str | None = None,
+    quiet: bool = False,
+) -> None:
     """Fetch a file; what came before a failure stays beside ``target`` and the next call goes on from there.
 
     Args:
-        url: answers with the file's size (``Content-Length``); where it also states an MD5 (``x-goog-hash``), that is
-            checked.
+        url: answers with the file's size (``Content-Length``), or ``size`` is needed; where it also states an MD5
+            (``x-goog-hash``), that is checked.
         target: appears when it is complete.
+        size: in bytes, where it is known; what the server states goes before it.
+        sha256: the file's SHA-256 where it is known, in hexadecimal digits.
+        md5: its MD5 likewise.
         quiet: no progress bar.
 
     Raises:
-        UserError: the server cannot be reached, refuses, states no size, or stops early; or the digest differs.
+        UserError: the server cannot be reached, refuses, states no size, or stops early; or a digest differs: then what
+            came is removed.
     """
     partial = target.with_name(f"{target.name}.partial")
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        total, md5 = _receive(url, partial, quiet)
+        total, announced = _receive(url, partial, size, quiet)
     except _NETWORK as error:
         raise UserError(_stopped(url, partial, error)) from error
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(KEPT)
+    except (KeyboardInterrupt, OSError) as stop:
+        if partial.exists():
+            stop.add_note(KEPT)
         raise
-    size = partial.stat().st_size
-    if size < total:
-        raise UserError(f"{url} stopped after {size} of {total} bytes; run this again to go on from there.")
-    if size > total or (md5 and md5 != _md5(partial)):
+    here = partial.stat().st_size
+    if here < total:
+        raise UserError(f"{url} stopped after {here} of {total} bytes; run this again to go on from there.")
+    if here > total or (announced and announced != digest(partial, "md5")):
         partial.unlink()
         raise UserError(f"What came from {url} is not the file that it announces; run this again.")
+    for algorithm, known in (("sha256", sha256), ("md5", md5)):
+        if known is not None and (found := digest(partial, algorithm)) != known:
+            partial.unlink()
+            raise UserError(
+                f"What came from {url} is not the known file (its {DIGESTS[algorithm]} is {found}, not {known}) and "
+                "was removed; run this again, and if it comes again, the file at that address is another one now."
+            )
     partial.rename(target)
 
 
-def _receive(url: str, partial: Path, quiet: bool) -> tuple[int, str | None]:
+def digest(path: Path, algorithm: str) -> str:
+    """Return a file's digest in hexadecimal digits; ``algorithm`` as hashlib names it."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def _receive(url: str, partial: Path, size: int | None, quiet: bool) -> tuple[int, str | None]:
     """Append what is missing; return the whole file's size in bytes and, where stated, its MD5."""
     start = partial.stat().st_size if partial.exists() else 0
-    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    # Some servers turn away the name that urllib gives itself.
+    headers = {"User-Agent": "unimed-data", **({"Range": f"bytes={start}-"} if start else {})}
+    request = Request(url, headers=headers)
     try:
         with urlopen(request, timeout=_TIMEOUT) as response:
             resumed = start if response.status == 206 else 0
-            total = _length(url, response) + resumed
+            total = _total(url, response, resumed, size)
+            partial.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("ab" if resumed else "wb") as stream:
                 _copy(response, stream, resumed, total, partial.stem, quiet)
             return total, _announced_md5(response.headers.get_all("x-goog-hash") or [])
@@ -64,7 +94,7 @@ def _receive(url: str, partial: Path, quiet: bool) -> tuple[int, str | None]:
             if error.headers.get("Content-Range") == f"bytes */{start}":
                 return start, _announced_md5(error.headers.get_all("x-goog-hash") or [])
             partial.unlink()
-            return _receive(url, partial, quiet)
+            return _receive(url, partial, size, quiet)
         raise
 
 
@@ -77,11 +107,14 @@ def _copy(response: HTTPResponse, stream: IO[bytes], start: int, total: int, nam
             bar.update(len(block))
 
 
-def _length(url: str, response: HTTPResponse) -> int:
+def _total(url: str, response: HTTPResponse, before: int, known: int | None) -> int:
+    """Return the whole file's size, of which the response lacks what came before."""
     length = response.headers.get("Content-Length")
-    if length is None:
+    if length is not None:
+        return before + int(length)
+    if known is None:
         raise UserError(f"{url} does not state its size, so that its end could not be told from a broken connection.")
-    return int(length)
+    return known
 
 
 def _announced_md5(headers: list[str]) -> str | None:
@@ -91,11 +124,6 @@ def _announced_md5(headers: list[str]) -> str | None:
         if name == "md5":
             return base64.b64decode(value).hex()
     return None
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def _stopped(url: str, partial: Path, error: Exception) -> str:

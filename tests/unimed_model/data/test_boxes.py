@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unimed_model.data.boxes import Rounding, box_problem, box_text, boxes_in, clip, normalise, to_pixels
+from unimed_model.data.boxes import Rounding, box_problem, box_text, boxes_in, clip, normalise, to_pixels, union
 
 BoxAndSize = tuple[tuple[float, float, float, float], tuple[int, int]]
 
@@ -78,3 +78,8 @@ def test_problems(box: tuple[float, ...], problem: str | None) -> None:
 def test_clip_keeps_the_part_inside() -> None:
     assert clip((-5, 3, 30, 30), (20, 10)) == (0, 3, 20, 7)
     assert clip((25, 0, 5, 5), (20, 10))[2] < 0
+
+
+def test_union_holds_every_box_and_touches_each_side() -> None:
+    assert union([(5, 2, 3, 4), (1, 3, 2, 9.5), (6, 4, 1, 1)]) == (1, 2, 7, 10.5)
+    assert union([(5, 2, 3, 4)]) == (5, 2, 3, 4)

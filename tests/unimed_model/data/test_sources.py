@@ -1,4 +1,5 @@
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from unimed_model.errors import UserError
 STRIPES = """
 - name: stripes
   layout: medmnist
-  root: medmnist
+  root: stripes
   options:
     flag: stripes
     classes: [thin, wide, none]
@@ -19,15 +20,27 @@ STRIPES = """
 """
 
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+FOLDERS = {
+    "medqa": "medqa",
+    "pubmedqa": "pubmedqa",
+    "slake": "slake",
+    "path_vqa": "path_vqa",
+    "sa_med2d": "sa_med2d",
+    "mimic_cxr": "mimic_cxr/r2gen",
+    "mpx": "mpx",
+    "medmnist": "medmnist",
+    "vqa_rad": "vqa_rad",
+}
+"""Default folder of a published dataset -> the fixture that is put there as it unpacks."""
+
+
 @pytest.fixture
-def full_root(
-    tmp_path: Path,
-    slake_root: Path,
-    medmnist_root: Path,
-    mpx_root: Path,
-    pubmedqa_root: Path,
-    medqa_root: Path,
-) -> Path:
+def full_root(tmp_path: Path, medmnist_root: Path) -> Path:
+    """A root with all published datasets, and one that is declared."""
+    medmnist_root.rename(tmp_path / "stripes")
+    for name, fixture in FOLDERS.items():
+        shutil.copytree(FIXTURES / fixture, tmp_path / name)
     (tmp_path / "datasets.yaml").write_text(STRIPES)
     return tmp_path
 
@@ -59,7 +72,7 @@ def test_a_folder_without_the_layouts_files_is_not_offered(tmp_path: Path, pubme
 
 
 def test_questions_without_boxes_offer_questions_only(full_root: Path) -> None:
-    for path in (full_root / "slake").glob("imgs/*/detection.json"):
+    for path in (full_root / "slake").rglob("detection.json"):
         path.unlink()
     names = [source.name for source in discover(full_root)]
     assert "slake_vqa" in names

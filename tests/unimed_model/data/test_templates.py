@@ -27,6 +27,7 @@ def test_pool_sizes_are_those_of_appendix_c() -> None:
         "identify": 7,
         "mimic_cxr": 5,
         "mpx_single": 10,
+        "qa": 2,  # not the paper's: of users' own questions
     }
 
 
@@ -44,7 +45,7 @@ def test_every_evaluation_instruction_is_in_its_training_pool(
     assert all(evaluation[pool] in training[pool] for pool in training)
 
 
-@pytest.mark.parametrize("pool", ["medqa", "pubmedqa", "vqa", "refer", "identify"])
+@pytest.mark.parametrize("pool", ["medqa", "pubmedqa", "qa", "vqa", "refer", "identify"])
 def test_pools_with_a_subject_have_one_slot(pool: str) -> None:
     assert all(entry.count("{}") == 1 for entry in TRAINING[pool] + RELEASED_TRAINING[pool])
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from unimed_model import UserError
-from unimed_model.weights.download import download
+from unimed_model.weights.download import KEPT, download
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -134,6 +134,43 @@ def test_a_file_without_a_size_is_refused(server, tmp_path):
     server.sized = False
     with pytest.raises(UserError, match="does not state its size"):
         download(server.url, tmp_path / "file.pth", quiet=True)
+
+
+def test_a_known_size_is_enough(server, tmp_path):
+    server.sized = False
+    server.stops = 1000
+    with pytest.raises(UserError, match=f"stopped after 1000 of {len(CONTENT)} bytes"):
+        download(server.url, tmp_path / "file.pth", size=len(CONTENT), quiet=True)
+    server.stops = None
+    download(server.url, tmp_path / "file.pth", size=len(CONTENT), quiet=True)
+    assert (tmp_path / "file.pth").read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize(("algorithm", "name"), [("sha256", "SHA-256"), ("md5", "MD5")])
+def test_a_known_digest_is_compared(server, tmp_path, algorithm, name):
+    found, other = (hashlib.new(algorithm, content).hexdigest() for content in (CONTENT, CONTENT[::-1]))
+    download(server.url, tmp_path / "file.pth", **{algorithm: found}, quiet=True)
+    assert (tmp_path / "file.pth").read_bytes() == CONTENT
+    with pytest.raises(UserError, match=rf"is not the known file \(its {name} is {found}, not {other}\)"):
+        download(server.url, tmp_path / "other.pth", **{algorithm: other}, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.pth"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_what_came_before_an_interrupt_or_a_full_disk_is_kept_and_said_so(server, tmp_path, monkeypatch, stop):
+    def copy(response, stream, *_):
+        stream.write(response.read(1000))
+        raise stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unimed_model.weights.download._copy", copy)
+        with pytest.raises(type(stop)) as caught:
+            download(server.url, tmp_path / "file.pth", quiet=True)
+    assert caught.value.__notes__ == [KEPT]
+    assert [path.name for path in tmp_path.iterdir()] == ["file.pth.partial"]
+    download(server.url, tmp_path / "file.pth", quiet=True)
+    assert server.ranges == [None, "bytes=1000-"]
 
 
 def test_nobody_there_is_one_sentence(tmp_path):

@@ -1,5 +1,6 @@
 """The path through the hub with its functions replaced where a network would be needed."""
 
+import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,13 @@ FILES = {
 }
 
 
+def sibling(name, content):
+    """An entry of the hub's listing; weights are in LFS, other files are git's own."""
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    lfs = SimpleNamespace(sha256=hashlib.sha256(content).hexdigest()) if name.endswith(".safetensors") else None
+    return SimpleNamespace(rfilename=name, size=len(content), blob_id=blob, lfs=lfs)
+
+
 class Hub:
     """Stands for the model hub: what it serves, what was asked of it, and how it fails."""
 
@@ -34,15 +42,14 @@ class Hub:
         self.asked = []
         self.error = None
         self.stop_after = None
-        self.truncated = set()
+        self.truncated, self.damaged = set(), set()
 
-    def model_info(self, repository, files_metadata=False):
+    def model_info(self, repository, revision=None, files_metadata=False):
         self.asked.append(("info", repository))
         if self.error:
             raise self.error
         assert files_metadata
-        siblings = [SimpleNamespace(rfilename=name, size=len(content)) for name, content in self.files.items()]
-        return SimpleNamespace(sha="c0ffee", siblings=siblings)
+        return SimpleNamespace(sha="c0ffee", siblings=[sibling(name, self.files[name]) for name in self.files])
 
     def snapshot_download(self, repository, revision, local_dir, allow_patterns):
         self.asked.append(("files", repository, revision))
@@ -52,14 +59,15 @@ class Hub:
             if number == self.stop_after:
                 raise errors.OfflineModeIsEnabled("the cable is out\nsecond line")
             content = self.files[name]
-            (folder / name).write_bytes(content[:-1] if name in self.truncated else content)
+            content = content[:-1] if name in self.truncated else content
+            (folder / name).write_bytes(content[::-1] if name in self.damaged else content)
         return str(folder)
 
 
 @pytest.fixture
 def served(monkeypatch):
     made = Hub()
-    monkeypatch.setattr(huggingface_hub, "model_info", made.model_info)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: made)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", made.snapshot_download)
     return made
 
@@ -140,6 +148,15 @@ def test_what_did_not_arrive_whole_is_noticed(served, tmp_path, monkeypatch, spo
     assert not (tmp_path / "SmolLM2-135M-Instruct").exists()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_that_is_not_the_announced_one_is_removed(served, tmp_path, name):
+    served.damaged.add(name)
+    with pytest.raises(UserError, match=f"{name} of HuggingFaceTB/SmolLM2-135M-Instruct is not the file that the hub"):
+        from_hub("small", tmp_path, quiet=True)
+    kept = {path.name for path in (tmp_path / "SmolLM2-135M-Instruct.download").iterdir() if path.is_file()}
+    assert kept == {"config.json", "model.safetensors", "tokenizer.json", "LICENSE.txt"} - {name}
+
+
 def test_a_gated_repository_names_the_steps(served, tmp_path):
     served.error = refused(errors.GatedRepoError, 403)
     with pytest.raises(UserError) as caught:
@@ -160,6 +177,9 @@ def test_a_gated_repository_names_the_steps(served, tmp_path):
         lambda: errors.LocalEntryNotFoundError("nothing in the cache"),
         lambda: ConnectionResetError("reset"),
         lambda: TimeoutError(),
+        lambda: OSError("Consistency check failed: file should be of size 5 but has size 4.\nTry again."),
+        lambda: RuntimeError("Data processing error: CAS service error (os error 111)"),
+        lambda: json.JSONDecodeError("Expecting value", "<html>", 0),
         lambda: huggingface_hub.utils.httpx.ConnectError("no route"),
     ],
 )
@@ -172,9 +192,12 @@ def test_any_failure_of_the_network_is_one_sentence(served, tmp_path, error):
         assert ("--from-packages" in str(caught.value)) == otherwise
 
 
-def test_a_full_disk_is_not_blamed_on_the_network(served, tmp_path):
-    served.error = OSError(28, "No space left on device")
-    with pytest.raises(OSError, match="No space left"):
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("I/O error: No space left on device (os error 28)")]
+)
+def test_a_full_disk_is_not_blamed_on_the_network(served, tmp_path, error):
+    served.error = error
+    with pytest.raises(type(error), match="No space left"):
         from_hub("small", tmp_path, quiet=True)
 
 

@@ -119,21 +119,9 @@ def unreadable(samples: Sequence[Sample], ledger: Ledger) -> Findings:
     return findings
 
 
-def duplicates(samples: Sequence[Sample]) -> Findings:
-    """Return the finding of samples that repeat image, instruction and answer of an earlier one."""
-    findings = Findings()
-    seen: set[tuple[str | None, str, str]] = set()
-    for sample in samples:
-        key = (sample.image_id, sample.instruction, sample.answer)
-        if key in seen:
-            findings.note("duplicate", f"{sample.dataset} {sample.split}, sample {sample.sample_id}")
-        seen.add(key)
-    return findings
-
-
 def _report(source: DatasetSource, split: str, samples: Samples, ledger: Ledger, skip_missing: bool) -> SplitReport:
     damaged = unreadable(samples, ledger)
-    problems = {**duplicates(samples), **samples.findings, **damaged}
+    problems = samples.findings.with_those(damaged)
     refused = [kind for kind in REFUSED & problems.keys() if not (skip_missing and kind in (MISSING, UNREADABLE))]
     missing = problems[MISSING].count if MISSING in problems else 0
     bad = {key for key, picture in ledger.items() if picture.problem} if damaged else set()

@@ -75,7 +75,7 @@ def examine(
         digest: tell unchanged files by their bytes, where these are known, and get to know them.
         name: what the progress bar says.
         quiet: no progress bar.
-        keep: called about once a minute with what has been found so far, so that an interrupt loses little.
+        keep: called about once a minute, and on Ctrl-C, with what has been found so far.
     """
     from tqdm import tqdm
 
@@ -85,17 +85,20 @@ def examine(
     found: Ledger = {key: known[key] for key in present if key in known and known[key].state.same(states[Path(key[0])])}
     fresh = [key for key in present if key not in found]
     kept = time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(total=len(fresh), desc=name, unit="image", disable=quiet, delay=2, file=sys.stderr)
-        for start in range(0, len(fresh), _BATCH):
-            batch = fresh[start : start + _BATCH]
-            looked = pool.map(lambda key: _examined(present[key], states[present[key].path]), batch)
-            found.update(zip(batch, looked, strict=True))
-            bar.update(len(batch))
-            if time.monotonic() - kept > _KEEP_EVERY:
-                keep(found)
-                kept = time.monotonic()
-        bar.close()
+    bar = tqdm(total=len(fresh), desc=name, unit="image", disable=quiet, delay=2, file=sys.stderr)
+    try:
+        with bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(fresh), _BATCH):
+                batch = fresh[start : start + _BATCH]
+                looked = pool.map(lambda key: _examined(present[key], states[present[key].path]), batch)
+                found.update(zip(batch, looked, strict=True))
+                bar.update(len(batch))
+                if time.monotonic() - kept > _KEEP_EVERY:
+                    keep(found)
+                    kept = time.monotonic()
+    except KeyboardInterrupt:
+        keep(found)
+        raise
     return {key: found[key] for key in present}
 
 
@@ -111,5 +114,4 @@ def _examined(source: ImageSource, state: State | None) -> Picture:
 def _thumbnail(image: Image) -> bytes:
     from PIL import Image
 
-    # Reducing first by whole factors makes the cost of a large image that of reading it once.
-    return image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=2.0).tobytes()
+    return image.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR).tobytes()

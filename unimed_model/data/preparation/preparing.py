@@ -6,23 +6,23 @@ it stopped. What has not changed since the last one is not done again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unimed_model.data.files import State, noting
-from unimed_model.data.findings import Findings
 from unimed_model.data.index import write_index
 from unimed_model.data.layouts import LAYOUTS
-from unimed_model.data.preparation.inspection import UNREADABLE, duplicates, image_sources, unreadable
+from unimed_model.data.preparation.inspection import UNREADABLE, image_sources, unreadable
 from unimed_model.data.preparation.leakage import Leak, leaks
 from unimed_model.data.preparation.ledger import read_ledger, write_ledger
 from unimed_model.data.preparation.manifest import manifest, units_of
 from unimed_model.data.preparation.pictures import Ledger, examine, key_of
-from unimed_model.data.prepared import FORMAT, HEAD, Entry, SplitEntry, index_path, is_prepared, read_entry
+from unimed_model.data.prepared import FORMAT, HEAD, Entry, SplitEntry, index_path, is_prepared, open_index, read_entry
 from unimed_model.data.sample import Sample, Samples
 from unimed_model.data.sources import DatasetSource, open_source, skipping
 from unimed_model.data.splits import Lists
@@ -115,16 +115,18 @@ def prepare(
     """
     base = root if root.is_dir() else root.parent
     _claim(out, base)
-    ledger_path = out / "pictures.parquet"
-    ledger = read_ledger(ledger_path, base)
+    ledger = read_ledger(out / "pictures.parquet", base)
     for source in sources:
-        job = _Job(source, base, out, settings, ledger, quiet)
         try:
-            yield job.run()
+            done = _Job(source, base, out, settings, ledger, quiet).run()
         except UserError as error:
             _withdraw(out, source.name)
-            yield Done(source.name, refused=str(error))
-        _remember(out, base, source.name)
+            done = Done(source.name, refused=str(error))
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note("What was prepared is kept; the same command goes on from there.")
+            raise
+        _remember(out, source.name)
+        yield done
 
 
 def _claim(out: Path, base: Path) -> None:
@@ -140,7 +142,7 @@ def _claim(out: Path, base: Path) -> None:
     _write(out / HEAD, json.dumps({"format": FORMAT, "root": os.path.relpath(base, out), "datasets": []}) + "\n")
 
 
-def _remember(out: Path, base: Path, name: str) -> None:
+def _remember(out: Path, name: str) -> None:
     """Name a dataset in the head; its order is that in which datasets were first prepared."""
     head = json.loads((out / HEAD).read_text(encoding="utf-8"))
     if name not in head["datasets"]:
@@ -220,17 +222,23 @@ class _Job:
         return self._pictures_stand(entry)
 
     def _pictures_stand(self, entry: Entry) -> bool:
-        from unimed_model.data.prepared import open_prepared
-
+        """Say whether the ledger knows all images as they are now, and knew them so when the index was made."""
+        indexed = [open_index(self.out, entry, split) for split in entry.splits]
         states: dict[Path, State | None] = {}
-        for split in entry.splits:
-            for source in image_sources(open_prepared(self.out, entry.dataset, split, {})):
-                if source.path not in states:
-                    states[source.path] = State.of(source.path, self.settings.digest)
-                picture = self.ledger.get(key_of(source))
-                if picture is None or not picture.state.same(states[source.path]):
-                    return False
-        return True
+        for source in (source for samples in indexed for source in image_sources(samples)):
+            if source.path not in states:
+                states[source.path] = State.of(source.path, self.settings.digest)
+            picture = self.ledger.get(key_of(source))
+            if picture is None or not picture.state.same(states[source.path]):
+                return False
+        return self._fingerprint(indexed) == entry.pictures
+
+    def _fingerprint(self, splits: Iterable[Samples]) -> str:
+        """Return a digest of what the ledger says of the image files: another dataset may have looked at them since."""
+        sources = {key_of(source) for samples in splits for source in image_sources(samples)}
+        states = {key[0]: self.ledger[key].state for key in sources}
+        lines = [f"{os.path.relpath(path, self.base)} {s.size} {s.changed}" for path, s in sorted(states.items())]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def _read(self) -> tuple[dict[str, Samples], dict[str, AbsentError]]:
         splits: dict[str, Samples] = {}
@@ -279,8 +287,8 @@ class _Job:
                 f"{self.source.name}, {split}: {finding.count} samples have an image that cannot be read (first: "
                 f"{finding.first}); download it again, or leave them out with --skip-missing."
             )
-        findings = Findings({**duplicates(samples), **samples.findings, **damaged})
-        return Samples([sample for sample in samples if not self._damaged(sample)] if damaged else samples, findings)
+        kept = [sample for sample in samples if not self._damaged(sample)] if damaged else samples
+        return Samples(kept, samples.findings.with_those(damaged))
 
     def _damaged(self, sample: Sample) -> bool:
         return sample.image_source is not None and bool(self.ledger[key_of(sample.image_source)].problem)
@@ -297,6 +305,7 @@ class _Job:
             seed=self.settings.seed,
             restricted=bool(self._options["restricted"]),
             annotations={os.path.relpath(path, self.base): state for path, state in states.items() if state},
+            pictures=self._fingerprint(splits.values()),
             splits={
                 split: SplitEntry(len(samples), len({s.image_id for s in samples} - {None}), samples.findings)
                 for split, samples in splits.items()

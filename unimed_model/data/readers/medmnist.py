@@ -3,7 +3,8 @@
 `<flag>.npz` holds 28 x 28 images, `<flag>_64.npz`, `_128` and `_224` larger ones, with equal indices; each
 has `{train,val,test}_{images,labels}`, images `(n, height, width[, 3])` uint8 and labels `(n, 1)`. Class
 names and the sentence of the instruction are Appendix C's for published flags; a dataset declared by a user
-states its own, so that its pictures are never given another dataset's classes.
+states its own, so that its pictures are never given another dataset's classes. The files lie in the root, or in
+`.medmnist/` there, where that package puts its downloads.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SIZES = (28, 64, 128, 224)
 SPLITS = ("train", "val", "test")
+_FOLDERS = (".medmnist", ".")
 
 
 class Labels(NamedTuple):
@@ -137,8 +139,14 @@ def _labels(request: Request, options: MedMNISTOptions) -> Labels:
 
 
 def _archives(root: Path, flag: str) -> dict[int, Path]:
-    paths = {size: root / (f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz") for size in SIZES}
-    return {size: path for size, path in paths.items() if path.is_file()}
+    names = {size: f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz" for size in SIZES}
+    paths = {
+        size: root / folder / name
+        for folder in _FOLDERS
+        for size, name in names.items()
+        if (root / folder / name).is_file()
+    }
+    return dict(sorted(paths.items()))
 
 
 def _archive(request: Request, options: MedMNISTOptions) -> Path:

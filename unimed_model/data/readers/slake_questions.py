@@ -12,10 +12,11 @@ from unimed_model.data.files import read_json_records, text_field
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
 from unimed_model.data.readers import slake
+from unimed_model.data.readers.duplicates import Duplicates
 from unimed_model.data.readers.request import ImageOptions, Request, finish
 from unimed_model.data.sample import Sample, Samples
 from unimed_model.data.templates import evaluation_instruction
-from unimed_model.errors import UserError
+from unimed_model.errors import AbsentError, UserError
 
 LANGUAGES = ("en", "zh", "all")
 _META = ("answer_type", "base_type", "content_type", "location", "modality", "triple")
@@ -36,18 +37,22 @@ def read(request: Request, options: ImageOptions) -> Samples:
     if request.language not in LANGUAGES:
         raise UserError(f"{request.dataset} has no language {request.language!r}; it has en, zh, or all.")
     findings = Findings()
+    duplicates = Duplicates(findings)
     samples: list[Sample] = []
+    levels = slake.image_levels(request.root) if request.images else [request.root / "imgs"]
     for path, index, record in _records(request):
         where = f"{path}, record {index}"
         if request.language not in ("all", text_field(record, "q_lang", where)):
             continue
-        sample = _sample(request, record, where, f"{path.stem}-{index}")
+        sample = _sample(request, levels, record, where, f"{path.stem}-{index}")
         empty = [key for key, text in (("answer", sample.answer), ("question", sample.meta["subject"])) if not text]
         if empty:
             findings.leave_out(f"empty {empty[0]}", where)
-        else:
-            samples.append(sample)
-    return finish(request, samples, findings, options.missing_images)
+            continue
+        duplicates.see(sample, where)
+        samples.append(sample)
+    with slake.hinting_at_archives(request.root):
+        return finish(request, samples, findings, options.missing_images)
 
 
 def _records(request: Request) -> Iterator[tuple[Path, int, dict[str, Any]]]:
@@ -67,7 +72,7 @@ def _sources(request: Request) -> list[Path]:
         return [slake.question_file(request)]
     paths = list(slake.question_files(request.root).values()) or list(_question_files_by_image(request.root))
     if not paths:
-        raise UserError(
+        raise AbsentError(
             f"{request.dataset}: {request.root} holds none of train.json, validate.json, test.json and no "
             "imgs/xmlabN/question.json."
         )
@@ -79,7 +84,7 @@ def _question_files_by_image(root: Path) -> Iterator[Path]:
     return (path for path in files if path.is_file())
 
 
-def _sample(request: Request, record: dict[str, Any], where: str, place: str) -> Sample:
+def _sample(request: Request, levels: list[Path], record: dict[str, Any], where: str, place: str) -> Sample:
     name = slake.image_name(record, where)
     question = text_field(record, "question", where)
     # An image's own question.json may lack qid.
@@ -96,5 +101,5 @@ def _sample(request: Request, record: dict[str, Any], where: str, place: str) ->
             "language": record["q_lang"],
             **{key: record[key] for key in _META if key in record},
         },
-        image_source=ImageFile(slake.image_path(request.root, name)),
+        image_source=ImageFile(slake.image_path(levels, name)),
     )

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,57 @@ from unimed_model.data import load_dataset
 from unimed_model.data.sources import DatasetSource, open_source
 from unimed_model.errors import UserError
 
+FIXTURE = Path(__file__).parents[3] / "fixtures" / "medmnist"
 STRIPES = {"flag": "stripes", "classes": ["thin", "wide", "none"], "prompt": "Which stripes are these"}
 
 
 def _stripes(root: Path, **options: object) -> DatasetSource:
     return DatasetSource("stripes", "medmnist", "CLS", root, {**STRIPES, **options})
+
+
+def test_the_fixture_with_every_class() -> None:
+    organs = load_dataset("organsmnist", FIXTURE)
+    assert [sample.answer for sample in organs] == [
+        *("bladder", "left femur", "right femur", "heart", "left kidney", "right kidney", "liver", "left lung"),
+        *("right lung", "pancreas", "spleen"),
+    ]  # fmt: skip
+    assert [np.asarray(sample.image).max() for sample in organs] == [20 * label + 10 for label in range(11)]
+    derma = load_dataset("dermamnist", FIXTURE, split="test")
+    assert len(derma) == 4
+    assert derma[1].image is not None
+    assert derma[1].image.size == (224, 224)
+    assert derma[1].image.getpixel((0, 0)) == (30, 30, 255)
+    with pytest.raises(UserError, match=r"bad\.npz lacks val_labels"):
+        open_source(DatasetSource("bad", "medmnist", "CLS", FIXTURE, {**STRIPES, "flag": "bad"}))
+
+
+def test_the_folder_of_the_medmnist_package(tmp_path: Path) -> None:
+    (tmp_path / ".medmnist").mkdir()
+    shutil.copy(FIXTURE / "dermamnist.npz", tmp_path / ".medmnist")
+    for root in (tmp_path, tmp_path / ".medmnist"):
+        assert len(load_dataset("dermamnist", root, split="val")) == 2
+    shutil.copy(FIXTURE / "dermamnist_224.npz", tmp_path)
+    image = load_dataset("dermamnist", tmp_path)[0].image
+    assert image is not None
+    assert image.size == (224, 224)
+
+
+class _Canary:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("canary"),)
+
+
+@pytest.mark.parametrize("key", ["train_labels", "train_images"])
+def test_pickled_objects_are_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medmnist_arrays: Callable[..., dict[str, Any]], key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arrays = medmnist_arrays()
+    arrays[key] = np.array([_Canary()] * 8, dtype=object)
+    np.savez_compressed(tmp_path / "stripes.npz", **arrays)
+    with pytest.raises(UserError, match=r"stripes\.npz"):
+        open_source(_stripes(tmp_path))
+    assert not Path("canary").exists()
 
 
 def test_published_prompts(medmnist_root: Path) -> None:

@@ -1,9 +1,15 @@
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from unimed_model.data import load_dataset
 from unimed_model.errors import UserError
+
+FIXTURE = Path(__file__).parents[3] / "fixtures" / "mpx"
+UNUSED = "empty cell in an unused column"
+WORDS = 'cell such as "None" read as empty'
 
 
 def _rewrite(root: Path, text: str) -> None:
@@ -17,7 +23,7 @@ def test_captions_are_kept_and_the_rest_is_counted(mpx_root: Path) -> None:
         "A white square, no frame",
     ]
     # "None" is empty to pandas, and so it is to those who read this file with pandas.
-    assert samples.skipped == {"empty cell": 2, "not a caption": 2}
+    assert samples.skipped == {"empty cell": 2}
     assert samples[0].instruction == "Describe this input image."
     assert samples[1].image_id == "synpic2.jpg"
     assert samples[1].image is not None
@@ -26,6 +32,50 @@ def test_captions_are_kept_and_the_rest_is_counted(mpx_root: Path) -> None:
 def test_dropping_rows_with_any_empty_cell(mpx_root: Path) -> None:
     assert len(load_dataset("mpx_single", mpx_root, split="test")) == 2
     assert len(load_dataset("mpx_single", mpx_root, split="test", dropna="all")) == 1
+
+
+def test_the_fixture_as_the_archives_unpack() -> None:
+    samples = load_dataset("mpx_single", FIXTURE)
+    frame = 'A grey square.\nIt has a "frame".'
+    assert [sample.answer for sample in samples] == [frame, "A white square, no frame", frame]
+    assert samples.skipped == {"empty cell": 2}
+    assert samples.findings[WORDS].count == 1
+    assert samples.findings[WORDS].first.endswith("MedPix_single_train.csv, row 4")
+    assert samples.findings["duplicate"].first.endswith("MedPix_single_train.csv, row 6")
+    assert UNUSED not in samples.findings
+    assert samples[0].image is not None
+
+
+@pytest.mark.parametrize("dropna", ["used", "all"])
+@pytest.mark.parametrize("keep_default_na", [True, False])
+def test_both_choices_about_empty_cells_are_counted_as_pandas_counts(dropna: str, keep_default_na: bool) -> None:
+    path = FIXTURE / "data_csv" / "MedPix_single_test.csv"
+    # With the words kept as text, an empty cell is still empty.
+    table = pd.read_csv(path, keep_default_na=keep_default_na, na_values=[""])
+    captions = table[table["type"].str.strip().str.lower() == "caption"]
+    used, every = captions.dropna(subset=["name", "context", "type"]), captions.dropna()
+    options = {"dropna": dropna, "keep_default_na": keep_default_na}
+    samples = load_dataset("mpx_single", FIXTURE, split="test", images=False, **options)
+    assert len(samples) == len(used if dropna == "used" else every)
+    assert samples.findings[UNUSED].count == len(used) - len(every)
+    assert samples.findings[UNUSED].left_out == (dropna == "all")
+    assert (WORDS in samples.findings) == keep_default_na
+
+
+@pytest.mark.parametrize("level", [".", "data_csv", "RadFM_data_csv"])
+@pytest.mark.parametrize(
+    "images",
+    ["images", "MedPix-Images", "images/images", "images/MedPix", "{tables}", "{tables}/images", "unpacked", "."],
+)
+def test_root_forms(tmp_path: Path, level: str, images: str) -> None:
+    pictures = tmp_path / images.format(tables=level)
+    for name in ("synpic1.jpg", "synpic2.jpg"):
+        pictures.mkdir(parents=True, exist_ok=True)
+        shutil.copy(FIXTURE / "MedPix-Images" / "MedPix-Images" / name, pictures)
+    (tmp_path / level).mkdir(exist_ok=True)
+    shutil.copy(FIXTURE / "data_csv" / "MedPix_single_train.csv", tmp_path / level)
+    samples = load_dataset("mpx_single", tmp_path)
+    assert [sample.image is not None for sample in samples] == [True] * 3
 
 
 @pytest.mark.parametrize("folder", ["MedPix-Images", "."])
@@ -73,3 +123,12 @@ def test_an_absent_split_is_named(mpx_root: Path) -> None:
     with pytest.raises(UserError, match=r"MedPix_single_test\.csv is missing"):
         load_dataset("mpx_single", mpx_root, split="test")
     assert len(load_dataset("mpx_single", mpx_root)) == 2
+
+
+def test_captions_declared_under_another_name_are_not_the_published_ones(tmp_path: Path) -> None:
+    shutil.copytree(FIXTURE / "data_csv", tmp_path / "own")
+    assert len(load_dataset("mpx_single", tmp_path, images=False)) == 3
+    (tmp_path / "datasets.yaml").write_text("- {name: own_captions, layout: mpx_single, root: own}\n")
+    assert len(load_dataset("own_captions", tmp_path, images=False)) == 3
+    with pytest.raises(UserError, match="does not hold mpx_single"):
+        load_dataset("mpx_single", tmp_path, images=False)

@@ -150,9 +150,25 @@ def test_official_split_of_boxes_follows_the_images_asked_about(slake_root: Path
     assert {sample.image_id for sample in samples} == {"xmlab1"}
 
 
-def test_boxes_need_images(slake_root: Path) -> None:
-    with pytest.raises(UserError, match="boxes need the sizes of their images"):
-        load_dataset("slake_rec", slake_root, images=False)
+def test_without_images_boxes_are_counted_and_nothing_is_looked_for(slake_root: Path) -> None:
+    for path in (slake_root / "imgs").rglob("source.jpg"):
+        path.write_bytes(b"not a picture")  # would be an error if it were opened
+    identify = load_dataset("slake_reg", slake_root, images=False)
+    assert [sample.answer for sample in identify] == ["Liver", "Left Kidney", "Lung Cancer", "Lung Cancer", "Heart"]
+    for path in (slake_root / "imgs").rglob("source.jpg"):
+        path.unlink()
+    assert list(load_dataset("slake_reg", slake_root, images=False)) == list(identify)
+    assert {(sample.boxes, sample.instruction, sample.meta["subject"]) for sample in identify} == {((), "", "")}
+    refer = load_dataset("slake_rec", slake_root, images=False)
+    assert [sample.instruction for sample in refer] == [
+        f"Give me the location of {name}." for name in ("Liver", "Left Kidney", "Heart")
+    ]
+    assert refer[1].meta["box_pixels"] == (150.0, 49.5, 50.0, 50.5)
+    assert (refer[1].answer, refer[1].boxes) == ("", ())
+    assert "image_size" not in refer[1].meta
+
+
+def test_boxes_of_a_missing_image(slake_root: Path) -> None:
     (slake_root / "imgs" / "xmlab2" / "source.jpg").unlink()
     with pytest.raises(UserError, match="1 image file is missing"):
         load_dataset("slake_rec", slake_root)
@@ -169,8 +185,10 @@ def test_a_box_outside_the_image(slake_root: Path) -> None:
         load_dataset("slake_reg", slake_root)
     clipped = load_dataset("slake_reg", slake_root, outside="clip")
     assert clipped[0].boxes == ((75, 10, 100, 60),)
-    assert clipped.skipped == {"unusable box": 1}
-    assert load_dataset("slake_reg", slake_root, outside="skip").skipped == {"unusable box": 2}
+    assert clipped.skipped == {"box outside the image": 1}
+    skipping = load_dataset("slake_reg", slake_root, outside="skip")
+    assert skipping.skipped == {"box outside the image": 2}
+    assert "xmlab1/detection.json, object 'Liver'" in skipping.findings["box outside the image"].first
 
 
 @pytest.mark.parametrize(
@@ -181,6 +199,9 @@ def test_a_box_outside_the_image(slake_root: Path) -> None:
         ([{"Liver": [1, 2, 3, 4], "Heart": [1, 2, 3, 4]}], "one object per entry"),
         ({"Liver": [1, 2, 3, 4]}, "must hold a JSON list of objects"),
         ([{"Liver": [1, 2, 0, 4]}], "is empty"),
+        ([{"Liver": [1, 2, float("nan"), 4]}], "must be four numbers"),
+        ([{"Liver": [1, 2, 10**400, 4]}], "must be four numbers"),
+        ([{" ": [1, 2, 3, 4]}], "the object has no name"),
     ],
 )
 def test_malformed_detections(slake_root: Path, boxes: object, message: str) -> None:
