@@ -16,11 +16,12 @@ from unimed_model.data.readers import (
     pubmedqa,
     sa_med2d,
     slake,
-    slake_questions,
     vqa_rad,
 )
-from unimed_model.data.readers import slake_regions as regions
 from unimed_model.data.readers.request import ImageOptions, LayoutOptions, Request
+from unimed_model.data.readers.slake import questions as slake_questions
+from unimed_model.data.readers.slake import regions as slake_regions
+from unimed_model.data.regions import RegionOptions
 from unimed_model.data.sample import Samples
 
 
@@ -46,7 +47,7 @@ class Layout:
     read: Callable[[Request, Any], Samples]
     splits: tuple[str, ...] = ("train", "test")
     unit: Literal["image_id", "sample_id"] = "sample_id"
-    drawn: Literal["sample_id"] | None = None
+    drawn: bool = False
     rule: str = "the published files"
     task_in: Callable[[Path, str, Any], str] | None = None
 
@@ -68,10 +69,10 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             "VQA", ImageOptions, slake_questions.holds, slake_questions.read, unit="image_id", rule=slake.RULE
         ),
         "slake_rec": Layout(
-            "REC", regions.RegionOptions, regions.holds, regions.read, unit="image_id", rule=slake.RULE
+            "REC", RegionOptions, slake_regions.holds, slake_regions.read, unit="image_id", rule=slake.RULE
         ),
         "slake_reg": Layout(
-            "REG", regions.RegionOptions, regions.holds, regions.read, unit="image_id", rule=slake.RULE
+            "REG", RegionOptions, slake_regions.holds, slake_regions.read, unit="image_id", rule=slake.RULE
         ),
         "path_vqa": Layout("VQA", ImageOptions, path_vqa.holds, path_vqa.read, path_vqa.SPLITS),
         "sa_med2d_rec": Layout(
@@ -79,7 +80,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             sa_med2d.SAMed2DOptions,
             sa_med2d.holds,
             sa_med2d.read,
-            drawn="sample_id",
+            drawn=True,
             rule=sa_med2d.RULE,
         ),
         "sa_med2d_reg": Layout(
@@ -87,7 +88,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             sa_med2d.SAMed2DOptions,
             sa_med2d.holds,
             sa_med2d.read,
-            drawn="sample_id",
+            drawn=True,
             rule=sa_med2d.RULE,
         ),
         "mimic_cxr": Layout(
@@ -97,7 +98,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             mimic_cxr.read,
             mimic_cxr.SPLITS,
             unit="image_id",
-            drawn="sample_id",
+            drawn=True,
             rule=mimic_cxr.RULE,
         ),
         "mpx_single": Layout("RG", mpx.MPxOptions, mpx.holds, mpx.read),

@@ -260,7 +260,7 @@ class _Job:
     def _lists(self) -> Lists | None:
         """Return what an earlier preparation drew with this seed, which stays as it is."""
         path = self.out / "splits" / f"{self.source.name}.json"
-        if self.settings.redraw or LAYOUTS[self.source.layout].drawn is None or not path.is_file():
+        if self.settings.redraw or not LAYOUTS[self.source.layout].drawn or not path.is_file():
             return None
         return units_of(path, self.settings.seed)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from unimed_model.data import load_dataset
-from unimed_model.data.readers.mimic_sections import sections
+from unimed_model.data.readers.mimic_cxr.sections import sections
 from unimed_model.data.sources import DatasetSource, open_source
 from unimed_model.errors import AbsentError, UserError
 

@@ -1,6 +1,6 @@
 import pytest
 
-from unimed_model.data.readers.mimic_sections import sections
+from unimed_model.data.readers.mimic_cxr.sections import sections
 
 SECTIONS = {
     "FINDINGS: A.\nIMPRESSION: B.": ("A.", "B."),

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unimed_model.data import discover, load_dataset, open_source
-from unimed_model.data.readers.sa_med2d_choice import TEST_CASES
-from unimed_model.data.readers.sa_med2d_scan import case_rank
+from unimed_model.data.readers.sa_med2d.choice import TEST_CASES
+from unimed_model.data.readers.sa_med2d.scan import case_rank
 from unimed_model.data.splits import RANKS, rank
 from unimed_model.errors import UserError
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unimed_model.data.readers import sa_med2d_names as names
+from unimed_model.data.readers.sa_med2d import names
 from unimed_model.errors import UserError
 
 # No `--` within or across the ends of the outer fields; anything but a slash inside the original name.

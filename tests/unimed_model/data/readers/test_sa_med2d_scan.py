@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from unimed_model.data import load_dataset
-from unimed_model.data.readers.sa_med2d_scan import entries
+from unimed_model.data.readers.sa_med2d.scan import entries
 
 
 def _write(root: Path, cases: int) -> Path:

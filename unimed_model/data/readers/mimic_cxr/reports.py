@@ -13,8 +13,8 @@ from typing import Protocol
 
 from unimed_model.data.files import note
 from unimed_model.data.readers.csv_tables import read_csv
-from unimed_model.data.readers.mimic_records import first_file
-from unimed_model.data.readers.mimic_sections import Sections, sections, unwrapped
+from unimed_model.data.readers.mimic_cxr.records import first_file
+from unimed_model.data.readers.mimic_cxr.sections import Sections, sections, unwrapped
 from unimed_model.errors import AbsentError, UserError
 
 _TABLE = ("mimic_cxr_sectioned.csv", "mimic_cxr_sectioned.csv.gz")

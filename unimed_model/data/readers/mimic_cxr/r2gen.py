@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unimed_model.data.files import read_json
-from unimed_model.data.readers.mimic_records import SPLITS, Record, first_file, image_of, progress
+from unimed_model.data.readers.mimic_cxr.records import SPLITS, Record, first_file, image_of, progress
 from unimed_model.errors import AbsentError, UserError
 
 ALL = "annotation.json"

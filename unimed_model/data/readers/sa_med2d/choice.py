@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from unimed_model.data.readers import sa_med2d_names as names
-from unimed_model.data.readers.sa_med2d_names import Picture
-from unimed_model.data.readers.sa_med2d_scan import Scan, case_rank
+from unimed_model.data.readers.sa_med2d import names
+from unimed_model.data.readers.sa_med2d.names import Picture
+from unimed_model.data.readers.sa_med2d.scan import Scan, case_rank
 from unimed_model.data.splits import RANKS, SPLITS, Lists
 from unimed_model.errors import UserError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from unimed_model.data.files import note
 from unimed_model.data.images import ImageFile
-from unimed_model.data.readers import sa_med2d_names as names
 from unimed_model.data.readers.request import Request
+from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.regions import Region, named_boxes
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from unimed_model.data.files import relative_name
 from unimed_model.data.readers.csv_tables import read_csv
-from unimed_model.data.readers.mimic_records import SPLITS, Record, first_file, progress
-from unimed_model.data.readers.mimic_reports import Reports, has_reports, open_reports
+from unimed_model.data.readers.mimic_cxr.records import SPLITS, Record, first_file, progress
+from unimed_model.data.readers.mimic_cxr.reports import Reports, has_reports, open_reports
 from unimed_model.errors import AbsentError, UserError
 
 if TYPE_CHECKING:

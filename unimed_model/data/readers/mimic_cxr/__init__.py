@@ -25,9 +25,9 @@ from pydantic import Field
 from unimed_model.data import splits
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
-from unimed_model.data.readers import mimic_official, mimic_r2gen, mimic_radfm
 from unimed_model.data.readers.duplicates import Duplicates
-from unimed_model.data.readers.mimic_records import SPLITS, Record, folders, image_folder
+from unimed_model.data.readers.mimic_cxr import official, r2gen, radfm
+from unimed_model.data.readers.mimic_cxr.records import SPLITS, Record, folders, image_folder
 from unimed_model.data.readers.request import ImageOptions, Request, finish
 from unimed_model.data.sample import Samples
 from unimed_model.data.splits import Lists
@@ -36,9 +36,9 @@ from unimed_model.errors import AbsentError
 
 Source = Literal["r2gen", "radfm", "official"]
 _PRESENT: dict[Source, Callable[[Sequence[Path]], tuple[str, ...]]] = {
-    "r2gen": mimic_r2gen.splits,
-    "radfm": mimic_radfm.splits,
-    "official": mimic_official.splits,
+    "r2gen": r2gen.splits,
+    "radfm": radfm.splits,
+    "official": official.splits,
 }
 _POOL = "mimic_cxr"
 
@@ -84,7 +84,7 @@ def read(request: Request, options: MimicOptions) -> Samples:
     if source is None:
         raise AbsentError(f"{request.dataset}: {_absence(request.root, options)}.")
     findings = Findings()
-    selected = source == "r2gen" and mimic_r2gen.selected(places)
+    selected = source == "r2gen" and r2gen.selected(places)
     lists = splits.listed(request.root) or (None if selected else request.lists)
     reader = _Reader(places, source, options, findings)
     found = _listed(request, reader, lists, findings) if lists else reader([request.split])
@@ -92,7 +92,7 @@ def read(request: Request, options: MimicOptions) -> Samples:
     if request.split == "train" and not lists and not selected:
         records = _drawn(records, options.selection, request.seed)
     if source == "official":
-        known = mimic_official.details(places, {record.image_id for record in records})
+        known = official.details(places, {record.image_id for record in records})
         records = [replace(record, meta=known.get(record.image_id, {})) for record in records]
     return _samples(request, options, places, source, records, findings)
 
@@ -108,10 +108,10 @@ class _Reader:
 
     def __call__(self, wanted_splits: Sequence[str], wanted: Callable[[str], bool] | None = None) -> Iterable[Record]:
         if self.source == "r2gen":
-            return mimic_r2gen.records(self.places, wanted_splits, wanted)
+            return r2gen.records(self.places, wanted_splits, wanted)
         if self.source == "radfm":
-            return mimic_radfm.records(self.places, wanted_splits, wanted, self.findings)
-        return mimic_official.records(self.places, wanted_splits, wanted, self.options.longest_findings)
+            return radfm.records(self.places, wanted_splits, wanted, self.findings)
+        return official.records(self.places, wanted_splits, wanted, self.options.longest_findings)
 
 
 def _source(places: Sequence[Path], options: MimicOptions) -> Source | None:
@@ -120,7 +120,7 @@ def _source(places: Sequence[Path], options: MimicOptions) -> Source | None:
 
 def _absence(root: Path, options: MimicOptions) -> str:
     needed = {
-        "r2gen": f"{mimic_r2gen.ALL} (r2gen)",
+        "r2gen": f"{r2gen.ALL} (r2gen)",
         "radfm": "mimic_caption_train.csv or mimic_caption_test.csv (radfm)",
         "official": "mimic-cxr-2.0.0-split.csv.gz with mimic-cxr-reports.zip (official)",
     }

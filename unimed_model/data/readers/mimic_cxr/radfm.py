@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unimed_model.data.findings import Findings
 from unimed_model.data.readers.csv_tables import read_csv, rows_of_empty_words
-from unimed_model.data.readers.mimic_records import Record, first_file, id_of, image_of, progress
+from unimed_model.data.readers.mimic_cxr.records import Record, first_file, id_of, image_of, progress
 from unimed_model.errors import AbsentError
 
 COLUMNS = ("image_path", "label")

@@ -14,9 +14,9 @@ from pathlib import Path
 from unimed_model.data.files import read_json, relative_name
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
-from unimed_model.data.readers import sa_med2d_names as names
 from unimed_model.data.readers.request import Request
-from unimed_model.data.readers.sa_med2d_masks import SAMed2DOptions, usable_box
+from unimed_model.data.readers.sa_med2d import names
+from unimed_model.data.readers.sa_med2d.masks import SAMed2DOptions, usable_box
 from unimed_model.data.regions import Region, size_or_finding
 from unimed_model.errors import UserError
 
