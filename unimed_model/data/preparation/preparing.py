@@ -183,14 +183,14 @@ class _Job:
         standing = read_entry(self.out, self.source.name)
         if standing is not None and self._stands(standing):
             return Done(self.source.name, standing, fresh=False)
+        lists = self._lists()
         with noting() as noted:
-            splits, absent = self._read()
+            splits, absent = self._read(lists)
         if not splits:
             raise next(iter(absent.values()))
         self._look(splits)
         kept = {split: self._usable(split, samples) for split, samples in splits.items()}
-        masks = {self.base / s.meta["mask"] for samples in kept.values() for s in samples if "mask" in s.meta}
-        entry = self._entry(kept, noted | masks)
+        entry = self._entry(kept, noted)
         found = leaks(kept, self.ledger)
         self._store(entry, kept, found)
         return Done(self.source.name, entry, found, absent={split: str(error) for split, error in absent.items()})
@@ -240,7 +240,7 @@ class _Job:
         lines = [f"{os.path.relpath(path, self.base)} {s.size} {s.changed}" for path, s in sorted(states.items())]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def _read(self) -> tuple[dict[str, Samples], dict[str, AbsentError]]:
+    def _read(self, lists: Lists | None) -> tuple[dict[str, Samples], dict[str, AbsentError]]:
         splits: dict[str, Samples] = {}
         absent: dict[str, AbsentError] = {}
         for split in LAYOUTS[self.source.layout].splits:
@@ -250,7 +250,7 @@ class _Job:
                     split,
                     language=self.settings.language,
                     seed=self.settings.seed,
-                    lists=self._lists(),
+                    lists=lists,
                     **{k: v for k, v in self._options.items() if k not in self.source.options},
                 )
             except AbsentError as error:

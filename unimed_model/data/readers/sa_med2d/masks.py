@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from unimed_model.data.boxes import PixelBox
+from unimed_model.data.files import note
 from unimed_model.data.findings import Findings
 from unimed_model.data.masks import mask_box, mask_size
 from unimed_model.data.regions import RegionOptions
@@ -40,6 +41,7 @@ def usable_box(path: Path, size: tuple[int, int], inclusive: bool, findings: Fin
     if not path.is_file():
         findings.leave_out("missing mask", str(path))
         return None
+    note(path)
     try:
         if mask_size(path) != size:
             findings.leave_out("mask of another shape", str(path))
