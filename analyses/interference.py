@@ -98,8 +98,9 @@ def summary(measurement: Measurement) -> dict[str, Any]:
 
     Returns:
         ``estimator``, ``interval_level``, ``untouched``, ``sign_uncertain`` and ``unstable`` (level to names; the
-        latter for the estimator ``leave_one_out``), ``scores`` (see ``high_scores``), ``sketch`` (see
-        ``sketch_errors``; only of a sketched recording), and per level the rows of ``tables.index_table`` by name.
+        latter for the estimator ``leave_one_out``), ``scores`` (see ``high_scores``), ``missing_images`` (dataset to
+        number of samples left out for them), ``sketch`` (see ``sketch_errors``; only of a sketched recording), and per
+        level the rows of ``tables.index_table`` by name.
     """
     defaults = {level: results[DEFAULT_ESTIMATOR] for level, results in measurement.levels.items()}
     recording = measurement.recording
@@ -111,6 +112,7 @@ def summary(measurement: Measurement) -> dict[str, Any]:
         "sign_uncertain": {level: list(result.sign_uncertain) for level, result in defaults.items()},
         "unstable": {level: list(results["leave_one_out"].unstable) for level, results in measurement.levels.items()},
         "scores": high_scores(recording),
+        "missing_images": recording.metadata.get("missing_images", {}),
         **sketch,
         **{
             level: tables.index_table(result, recording.tasks).to_dict(orient="index")

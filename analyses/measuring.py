@@ -110,12 +110,14 @@ class TrainedRun:
         data_roots: folders with the datasets' raw files, or YAML files that name them.
         batch_size: samples per batch.
         with_replacement: let samples repeat, for a dataset with too few of them.
+        skip_missing: leave out, and count, samples whose image file is missing.
     """
 
     checkpoint: Path
     data_roots: Sequence[Path]
     batch_size: int = 4
     with_replacement: bool = False
+    skip_missing: bool = False
 
     def check(self) -> None:
         """See ``Source``."""
@@ -134,10 +136,12 @@ class TrainedRun:
 
         names = list(settings.datasets) if settings.datasets else None
         size, repeat = self.batch_size, self.with_replacement
+        # Given, and recorded, only when asked for, so that a run without it is the same as ever.
+        skipping = {"skip_missing": True} if self.skip_missing else {}
         probed = load_for_probing(
-            self.checkpoint, list(self.data_roots), names, settings.batches, size, settings.seed, repeat
+            self.checkpoint, list(self.data_roots), names, settings.batches, size, settings.seed, repeat, **skipping
         )
-        metadata = {**probed.metadata, "batch_size": size, "with_replacement": repeat}
+        metadata = {**probed.metadata, "batch_size": size, "with_replacement": repeat, **skipping}
         moments = None
         if settings.preconditioner:
             saved = probed.preconditioner
@@ -326,6 +330,7 @@ def _command(metadata: Mapping[str, Any], settings: Settings) -> str:
     for option, value in valued.items():
         words += [option, str(value)] if value is not None else []
     words += ["--with-replacement"] if metadata.get("with_replacement") else []
+    words += ["--skip-missing"] if metadata.get("skip_missing") else []
     words += [] if settings.statistics else ["--no-statistics"]
     return shlex.join(words)
 

@@ -5,7 +5,7 @@ python -m analyses.summary demo/runs/mlp demo/runs/cmoe
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ import pandas as pd
 
 from tugofwar import terminal
 from tugofwar.errors import UserError
+from unimed_model.data.left_out import missing_images, missing_line
 
 SCORES = Path("evaluation") / "scores.json"
 INDEXES = Path("gradients") / "index_dataset.csv"
+MANIFEST = Path("gradients") / "manifest.json"
+TRAINING = "run.json"
 
 
 def summarise(runs: Sequence[Path]) -> str:
-    """Return the tables in Markdown.
+    """Return the tables in Markdown, and below them what was left out because image files were missing.
 
     Args:
         runs: run folders with an evaluation and measured gradients.
@@ -27,7 +30,9 @@ def summarise(runs: Sequence[Path]) -> str:
     Raises:
         UserError: a run that lacks either; names the command that makes it.
     """
-    return f"{scores_table(runs)}\n\n{index_table(runs)}"
+    parts = [scores_table(runs), index_table(runs)]
+    missing = [line for run in runs for line in _missing_lines(run)]
+    return "\n\n".join([*parts, "\n".join(missing)] if missing else parts)
 
 
 def scores_table(runs: Sequence[Path]) -> str:
@@ -74,6 +79,27 @@ def _indexes(run: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path} does not exist; make it with: tugofwar gradients --ckpt {run} --data ROOT")
     return pd.read_csv(path, index_col=0)
+
+
+def _missing_lines(run: Path) -> Iterator[str]:
+    """What a run was trained, evaluated and measured without, because image files were missing."""
+    found = {"training": _object(run / TRAINING).get("skipped", {})}
+    for dataset, result in _scores(run).items():
+        for split, reasons in result.get("skipped", {}).items():
+            found.setdefault(f"evaluation, split {split}", {})[dataset] = reasons
+    for what, skipped in found.items():
+        if missing := missing_images(skipped):
+            yield f"{run.name}, {what}: {missing_line(missing)}"
+    if missing := _object(run / MANIFEST).get("metadata", {}).get("missing_images"):
+        yield f"{run.name}, gradients: {missing_line(missing)}"
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that a run need not have; empty without it."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged: it holds no JSON object.") from error
 
 
 def _interval(mean: dict[str, float]) -> str:

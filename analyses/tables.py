@@ -117,6 +117,7 @@ def as_json(
         "bootstrap_seed": seed,
         "tasks": dict(recording.tasks),
         "untouched": list(default.untouched),
+        "missing_images": recording.metadata.get("missing_images", {}),
         "levels": {
             name: {
                 **_json_level(results),

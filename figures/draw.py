@@ -129,6 +129,9 @@ def _sampling(run: RunTables) -> str:
     text = "; ".join(sentences) + "."
     if run.untouched:
         text += f" Not touching the selected parameters, hence not shown: {', '.join(run.untouched)}."
+    if missing := run.metadata.get("missing_images"):
+        counts = ", ".join(f"{count} of {name}" for name, count in missing.items())
+        text += f" Samples left out because their image file is missing: {counts}."
     return text
 
 

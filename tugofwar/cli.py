@@ -71,6 +71,7 @@ def gradients(
     datasets: options.Datasets = None,
     seed: options.Seed = 0,
     with_replacement: options.WithReplacement = False,
+    skip_missing: options.SkipMissing = False,
     preconditioner: options.Preconditioner = None,
     no_statistics: options.NoStatistics = False,
     target_width: options.TargetWidth = None,
@@ -88,7 +89,7 @@ def gradients(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure GD, GM and tug-of-war indexes of a model (eq. 1 to 4 of arXiv 2409.17508)."""
-    source, folder = _source(ckpt, data, setup, out, batch_size, with_replacement)
+    source, folder = _source(ckpt, data, setup, out, batch_size, with_replacement, skip_missing)
     _check_numbers(batches, extend, target_width)
     patterns = params if params is not None else ("*" if setup else "connector.*")
     names = _split(patterns, "--params")
@@ -159,12 +160,18 @@ def _source(
     out: Path | None,
     batch_size: int | None,
     with_replacement: bool,
+    skip_missing: bool,
 ) -> tuple[Source, Path]:
     """Where the model comes from, and the output folder."""
     if (setup is None) == (ckpt is None):
         raise UserError("Give either --ckpt RUN with --data ROOT, or --setup FILE.py:FUNCTION with --out FOLDER.")
     if setup is not None:
-        of_a_run = {"--data": data, "--batch-size": batch_size, "--with-replacement": with_replacement or None}
+        of_a_run = {
+            "--data": data,
+            "--batch-size": batch_size,
+            "--with-replacement": with_replacement or None,
+            "--skip-missing": skip_missing or None,
+        }
         return _own_setup(setup, out, of_a_run)
     assert ckpt is not None
     if not data:
@@ -172,7 +179,7 @@ def _source(
     from analyses.measuring import TrainedRun
 
     size = 4 if batch_size is None else batch_size
-    return TrainedRun(ckpt, data, size, with_replacement), out or ckpt / "gradients"
+    return TrainedRun(ckpt, data, size, with_replacement, skip_missing), out or ckpt / "gradients"
 
 
 def _own_setup(setup: str, out: Path | None, of_a_run: Mapping[str, object]) -> tuple[Source, Path]:

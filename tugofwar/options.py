@@ -54,6 +54,14 @@ WithReplacement = Annotated[
         rich_help_panel=_SOURCE,
     ),
 ]
+SkipMissing = Annotated[
+    bool,
+    typer.Option(
+        "--skip-missing",
+        help="Leave out, and count, samples whose image file is missing (--ckpt only).",
+        rich_help_panel=_SOURCE,
+    ),
+]
 Preconditioner = Annotated[
     str | None,
     typer.Option(

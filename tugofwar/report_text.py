@@ -34,12 +34,18 @@ def _measurement_lines(content: Mapping[str, Any], patterns: str, folder: str) -
     for level, names in content["unstable"].items():
         if names:
             yield f"unstable by leave_one_out, a mean of ratios: {level} {', '.join(names)}"
+    yield from _missing_lines(content["missing_images"])
     yield from _score_lines(content["scores"])
     if "sketch" in content:
         yield from _sketch_lines(content["sketch"])
     if "target_width" in content:
         yield _forecast_line(content["target_width"])
     yield f"estimator {content['estimator']}; tables in {folder}"
+
+
+def _missing_lines(missing: Mapping[str, int]) -> Iterator[str]:
+    if missing:
+        yield f"left out, image file missing: {', '.join(f'{count} of {name}' for name, count in missing.items())}"
 
 
 def _score_lines(scores: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
@@ -96,6 +102,7 @@ def _inspection_lines(content: Mapping[str, Any]) -> Iterator[str]:
     yield plain_table(["dataset", "task", "batches", "mean loss"], rows)
     if content["untouched"]:
         yield f"not touching the selected parameters: {', '.join(content['untouched'])}"
+    yield from _missing_lines(content["metadata"].get("missing_images", {}))
     blocks = content["blocks"]
     sizes = [[name, str(len(block)), f"{sum(block.values()):,}"] for name, block in blocks.items()]
     total = sum(sum(block.values()) for block in blocks.values())

@@ -12,6 +12,7 @@ import typer
 
 from tugofwar import terminal
 
+from .data.left_out import missing_images, missing_line
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -59,6 +60,16 @@ Weights = Annotated[
     typer.Option(envvar="UNIMED_WEIGHTS", help="Folder with pretrained parts, as unimed-data weights writes it."),
 ]
 Data = Annotated[Path, typer.Option(help="Data root: a folder with datasets, or a YAML file that names them.")]
+SkipMissing = Annotated[
+    bool,
+    typer.Option("--skip-missing", help="Leave out, and count, samples whose image file is missing."),
+]
+RestrictedText = Annotated[
+    bool,
+    typer.Option(
+        "--allow-restricted-text", help="Also write text whose licence forbids passing it on, such as MIMIC-CXR's."
+    ),
+]
 
 
 @train_app.command()
@@ -84,6 +95,7 @@ def train(
     ] = False,
     list_arms: Annotated[bool, typer.Option("--arms", help="List the arms and what they override, and stop.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that stands in --out.")] = False,
+    skip_missing: SkipMissing = False,
     quiet: Quiet = False,
     version: Version = False,
 ) -> None:
@@ -109,8 +121,13 @@ def train(
         raise UserError("Training needs --data ROOT and --out RUN.")
     from . import training
 
-    trained = training.train(resolved, data, out, weights=weights, quiet=quiet, overwrite=overwrite)
+    trained = training.train(
+        resolved, data, out, weights=weights, quiet=quiet, overwrite=overwrite, skip_missing=skip_missing
+    )
     typer.echo(f"{out}: trained" if trained else f"{out}: already trained with these settings; nothing to do")
+    missing = missing_images(training.left_out(out))
+    if missing:
+        typer.echo(missing_line(missing))
 
 
 def _print_dry_run(run: DryRun) -> None:
@@ -140,6 +157,8 @@ def evaluate(
     datasets: Annotated[str | None, typer.Option(help="Names, separated by commas; default all.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many samples per dataset.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 64,
+    skip_missing: SkipMissing = False,
+    allow_restricted_text: RestrictedText = False,
     weights: Weights = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -151,7 +170,17 @@ def evaluate(
     names = tuple(name.strip() for name in datasets.split(",")) if datasets else None
     target = out or run / "evaluation"
     results = run_evaluation(
-        run, data, target, split=split, names=names, limit=limit, batch_size=batch_size, weights=weights, quiet=quiet
+        run,
+        data,
+        target,
+        split=split,
+        names=names,
+        limit=limit,
+        batch_size=batch_size,
+        weights=weights,
+        quiet=quiet,
+        skip_missing=skip_missing,
+        allow_restricted_text=allow_restricted_text,
     )
     if as_json:
         typer.echo(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
@@ -171,3 +200,6 @@ def _print_result(name: str, result: DatasetResult) -> None:
         typer.echo(f"  {metric + ' of ' + baseline:<32} {means[metric]}   lead {means['lead']}")
     if result.unparsable:
         typer.echo(f"  {result.unparsable} answers spell no box and score 0")
+    missing = missing_images(result.skipped)
+    if missing:
+        typer.echo(f"  {missing_line(missing)}")

@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from tqdm import tqdm
 from . import baselines, scoring
 from .data import DatasetSource, Sample, Samples, discover, open_source, select_sources
 from .data.corpus.writing import picture_planes
+from .data.left_out import MISSING_IMAGE, missing_line
+from .data.privacy import passed_on
+from .data.sources import skipping
 from .errors import UserError
 from .folders import replacing
 from .loading import open_run, weights_digest
@@ -35,6 +38,7 @@ class DatasetResult:
         unparsable: answers to a box question that spell no box (they score 0).
         metrics: metric -> mean and interval over images.
         baselines: baseline -> its mean by the task's first metric, and the model's lead over it.
+        skipped: split -> reason -> number of samples that were left out of it; splits with none are not named.
     """
 
     task: str
@@ -43,6 +47,7 @@ class DatasetResult:
     unparsable: int
     metrics: dict[str, scoring.Mean]
     baselines: dict[str, dict[str, scoring.Mean]]
+    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -56,6 +61,8 @@ def evaluate(
     batch_size: int = 64,
     weights: Path | None = None,
     quiet: bool = False,
+    skip_missing: bool = False,
+    allow_restricted_text: bool = False,
 ) -> dict[str, DatasetResult]:
     """Answer the samples of a split, score the answers, and write both into a folder, all or nothing.
 
@@ -69,6 +76,8 @@ def evaluate(
         batch_size: samples answered at once.
         weights: folder with the pretrained parts, if they are not where they were at training.
         quiet: no progress bar.
+        skip_missing: leave out samples whose image file is missing; the scores count them.
+        allow_restricted_text: also write text whose licence forbids passing it on.
 
     Raises:
         UserError: a run or data that cannot be used, or an output folder that holds something else.
@@ -77,16 +86,27 @@ def evaluate(
         raise UserError(f"{out} exists and holds no evaluation; choose another --out or remove it.")
     sources = select_sources(discover(root), names, str(root))
     model, processor = open_run(run, weights)
-    answered: dict[str, tuple[DatasetSource, Sequence[Sample], list[str]]] = {}
+    planes = picture_planes(root)
+    answered: dict[str, tuple[list[Sample], list[str]]] = {}
+    results: dict[str, DatasetResult] = {}
     for source in sources:
-        samples = _written(_spread(open_source(source, split), limit), processor)
-        answered[source.name] = (source, samples, generate(model, processor, samples, batch_size, quiet))
-    results = {
-        name: score(samples, answers, _written(open_source(source, "train"), processor), picture_planes(root))
-        for name, (source, samples, answers) in answered.items()
-    }
-    _write(out, run, split, results, {name: (s, a) for name, (_, s, a) in answered.items()})
+        opened = {name: _opened(source, name, skip_missing) for name in (split, "train")}
+        samples = _written(_spread(opened[split], limit), processor)
+        answers = generate(model, processor, samples, batch_size, quiet)
+        answered[source.name] = (samples, answers)
+        scores = score(samples, answers, _written(opened["train"], processor), planes)
+        skipped = {name: read.skipped for name, read in opened.items() if read.skipped}
+        results[source.name] = replace(scores, skipped=skipped)
+    _write(out, run, split, results, answered, allow_restricted_text)
     return results
+
+
+def _opened(source: DatasetSource, split: str, skip_missing: bool) -> Samples:
+    samples = open_source(skipping(source) if skip_missing else source, split)
+    if not samples:
+        left_out = f" ({missing_line({split: missing})})" if (missing := samples.skipped.get(MISSING_IMAGE)) else ""
+        raise UserError(f"{source.name} has no samples in its split {split!r}{left_out}.")
+    return samples
 
 
 @torch.inference_mode()
@@ -187,7 +207,8 @@ def _write(
     run: Path,
     split: str,
     results: dict[str, DatasetResult],
-    answered: dict[str, tuple[Sequence[Sample], list[str]]],
+    answered: Mapping[str, tuple[list[Sample], list[str]]],
+    allow_restricted_text: bool,
 ) -> None:
     content: dict[str, Any] = {
         "split": split,
@@ -196,7 +217,7 @@ def _write(
         "datasets": {name: asdict(result) for name, result in results.items()},
     }
     lines = [
-        json.dumps(_prediction(sample, answer), ensure_ascii=False)
+        json.dumps(_prediction(sample, answer, allow_restricted_text), ensure_ascii=False)
         for samples, answers in answered.values()
         for sample, answer in zip(samples, answers, strict=True)
     ]
@@ -206,13 +227,13 @@ def _write(
         (folder / "scores.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _prediction(sample: Sample, answer: str) -> dict[str, str | None]:
+def _prediction(sample: Sample, answer: str, allow_restricted_text: bool) -> dict[str, str | bool | None]:
+    texts = {"prompt": sample.instruction, "prediction": answer, "reference": sample.answer}
     return {
         "dataset": sample.dataset,
         "task": sample.task,
         "sample_id": sample.sample_id,
         "image_id": sample.image_id,
-        "prompt": sample.instruction,
-        "prediction": answer,
-        "reference": sample.answer,
+        **{name: passed_on(text, sample, allow_restricted_text) for name, text in texts.items()},
+        **({"restricted": True} if sample.restricted else {}),
     }

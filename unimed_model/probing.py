@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from .data import DatasetSource, Samples, discover, open_source, select_sources
 from .data.collator import Collator
+from .data.left_out import missing_images
+from .data.sources import skipping
 from .errors import UserError
 from .loading import open_run, weights_digest
 from .moments import SecondMoments, read_second_moments
@@ -40,7 +42,8 @@ class ProbeSetup:
         model: the model, in evaluation mode.
         batches: dataset -> its batches.
         tasks: dataset -> task.
-        metadata: what equal results depend on: digest of the weights, samples per dataset, versions.
+        metadata: what equal results depend on: digest of the weights, samples per dataset, versions, and
+            where there are any ``missing_images``: dataset -> number of samples left out for them.
         folder: the run folder.
     """
 
@@ -68,6 +71,7 @@ def load_for_probing(
     batch_size: int,
     seed: int,
     with_replacement: bool,
+    skip_missing: bool = False,
 ) -> ProbeSetup:
     """Open a run and draw its probing batches: training split, one dataset each, seeded.
 
@@ -79,6 +83,7 @@ def load_for_probing(
         batch_size: samples per batch.
         seed: of the draw.
         with_replacement: let samples repeat; without it a dataset with too few samples is an error.
+        skip_missing: leave out samples whose image file is missing; the metadata count them.
 
     Raises:
         UserError: a run or data that cannot be used, or too few samples.
@@ -89,14 +94,16 @@ def load_for_probing(
     tasks: dict[str, str] = {}
     sources = _sources(roots, datasets)
     for source in sources:
-        samples = open_source(source, "train")
+        samples = open_source(skipping(source) if skip_missing else source, "train")
         rows = draw_batches(source.name, len(samples), batches, batch_size, seed, with_replacement)
         drawn[source.name] = ProbeBatches(samples, rows, collator)
         tasks[source.name] = source.task
+    missing = missing_images({name: each.samples.skipped for name, each in drawn.items()})
     metadata = {
         "weights_sha256": weights_digest(checkpoint),
         "samples": {name: len(each.samples) for name, each in drawn.items()},
         "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
+        **({"missing_images": missing} if missing else {}),
     }
     return ProbeSetup(model, drawn, tasks, metadata, checkpoint)
 

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from PIL import Image
 from tokenizers import AddedToken
 from torch import Tensor
 from transformers import AutoProcessor, ProcessorMixin
 
 from .configuration import IMAGE_TASKS, UniMedConfig
+from .data.images import ImageSource
 from .data.sample import Sample
 from .errors import UserError
+from .pixel_table import Opener, PixelTable
 from .pixels import Picture, as_rgb
 from .prompts import PromptProfile, Use, profile_named, prompt_pieces
 
@@ -34,6 +38,7 @@ class Turn:
         image: a PIL image of any mode, or an array that ``as_rgb`` takes.
         answer: the target; None where it is not known.
         origin: dataset and sample, for messages.
+        source: where the image is, instead of `image`: it is opened when its pixels are made, and then let go.
     """
 
     task: str
@@ -41,12 +46,29 @@ class Turn:
     image: Picture | None = None
     answer: str | None = None
     origin: str = "the sample"
+    source: ImageSource | None = None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether the prompt has an image."""
+        return self.image is not None or self.source is not None
+
+    def picture(self) -> Image.Image:
+        """Return the image in RGB, opened if need be.
+
+        Raises:
+            UserError: it cannot be used.
+        """
+        if self.source is not None:
+            return self.source.open()
+        assert self.image is not None
+        return as_rgb(self.image, f"The image of {self.origin}")
 
     @classmethod
     def of(cls, sample: Sample) -> "Turn":
         """Return the turn of a sample that a profile has written (``for_training`` or ``for_evaluation``)."""
         origin = f"{sample.dataset}/{sample.sample_id}"
-        return cls(sample.task, sample.instruction, sample.image, sample.answer, origin)
+        return cls(sample.task, sample.instruction, None, sample.answer, origin, sample.image_source)
 
 
 class UniMedProcessor(ProcessorMixin):
@@ -133,23 +155,28 @@ class UniMedProcessor(ProcessorMixin):
         Raises:
             UserError: an unknown task.
         """
-        before, after = prompt_pieces(turn.task, turn.instruction, turn.image is not None, self.prompts, use)
+        before, after = prompt_pieces(turn.task, turn.instruction, turn.has_image, self.prompts, use)
         opening, closing = self._frame
-        if turn.image is None:
-            ids = self._framed(opening, after, closing)
+        if not turn.has_image:
+            ids = self._framed(opening, after, closing, turn.origin)
         else:
             placeholders = [self.image_token_id] * self.image_tokens
-            ids = [*self._framed(opening, before, ""), *placeholders, *self._framed("", after, closing)]
+            opened = self._framed(opening, before, "", turn.origin)
+            ids = [*opened, *placeholders, *self._framed("", after, closing, turn.origin)]
         begin = [self.tokenizer.bos_token_id] * self.prompts.begin_tokens[use]
         return begin + ids[: self.prompts.prompt_tokens]
 
-    def answer_ids(self, answer: str) -> list[int]:
+    def answer_ids(self, answer: str, origin: str = "the sample") -> list[int]:
         """Token ids of an answer with the end token, at most ``max_answer_tokens``.
 
         The released code cuts an answer that is too long together with its end token, so that such an answer never
         teaches the model to stop; the other profiles keep the end token.
+
+        Args:
+            answer: the text.
+            origin: dataset and sample, for messages.
         """
-        ids = [*self._plain(answer), self.tokenizer.eos_token_id]
+        ids = [*self._plain(answer, origin), self.tokenizer.eos_token_id]
         if len(ids) <= self.max_answer_tokens:
             return ids
         if self.prompts.end_survives:
@@ -167,7 +194,7 @@ class UniMedProcessor(ProcessorMixin):
             UserError: prompt and answer longer than the LLM's context, or an image that cannot be used.
         """
         prompts = [self.prompt_ids(turn, "training") for turn in turns]
-        answers = [self.answer_ids(turn.answer or "") for turn in turns]
+        answers = [self.answer_ids(turn.answer or "", turn.origin) for turn in turns]
         for turn, prompt, answer in zip(turns, prompts, answers, strict=True):
             self._require_fit(turn, len(prompt), len(answer))
         rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
@@ -198,30 +225,35 @@ class UniMedProcessor(ProcessorMixin):
             UserError: an image that cannot be used, or an image processor that gives another shape.
         """
         called = names or [f"Image {place} of the batch" for place in range(len(images))]
-        pictures = [as_rgb(image, name) for image, name in zip(images, called, strict=True)]
+        return self._pixels([partial(as_rgb, image, name) for image, name in zip(images, called, strict=True)])
+
+    def _pixels(self, pictures: Sequence[Opener]) -> Tensor:
         maker = type(self.image_processor).__name__
         try:
-            pixels = self.image_processor(pictures, return_tensors="pt")["pixel_values"]
+            table = PixelTable.of(self.image_processor)
+            if table is not None:
+                return torch.from_numpy(table.pixels(pictures))
+            whole = [opener() for opener in pictures]
+            pixels = self.image_processor(whole, return_tensors="pt")["pixel_values"]
         except ValueError as error:
             raise UserError(f"{maker} makes no pixels of these images ({error}).") from error
-        if pixels.ndim != 4 or pixels.shape[:2] != (len(pictures), 3):
+        if pixels.ndim != 4 or pixels.shape[:2] != (len(whole), 3):
             raise UserError(
-                f"{maker} gives pixels of shape {tuple(pixels.shape)} for {len(pictures)} images; "
+                f"{maker} gives pixels of shape {tuple(pixels.shape)} for {len(whole)} images; "
                 "(images, 3, height, width) is needed."
             )
         return pixels.to(torch.float32)
 
     def _images(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
-        seen = [(turn, turn.image) for turn in turns if turn.image is not None]
+        seen = [turn for turn in turns if turn.has_image]
         if not seen:
             return {}
-        for turn, _ in seen:
+        for turn in seen:
             if turn.task not in IMAGE_TASKS:
                 raise UserError(f"Task {turn.task} has no images in Uni-Med; image tasks are {', '.join(IMAGE_TASKS)}.")
-        names = [f"The image of {turn.origin}" for turn, _ in seen]
         return {
-            "pixel_values": self.pixels([image for _, image in seen], names),
-            "task_ids": torch.tensor([IMAGE_TASKS.index(turn.task) for turn, _ in seen]),
+            "pixel_values": self._pixels([turn.picture for turn in seen]),
+            "task_ids": torch.tensor([IMAGE_TASKS.index(turn.task) for turn in seen]),
         }
 
     def _require_fit(self, turn: Turn, prompt: int, answer: int) -> None:
@@ -243,15 +275,15 @@ class UniMedProcessor(ProcessorMixin):
             "attention_mask": _pad([[1] * len(row) for row in rows], 0, left=left),
         }
 
-    def _framed(self, before: str, text: str, after: str) -> list[int]:
+    def _framed(self, before: str, text: str, after: str, origin: str) -> list[int]:
         """Tokens of a text inside parts of a chat template, whose control tokens are the only ones."""
         if not (before or after):
-            return self._plain(text)
+            return self._plain(text, origin)
         opening, whole, closing = (self._with_control(part) for part in (before, before + text + after, after))
         if self._control(whole) == self._control(opening) + self._control(closing):
             return whole
         # the text spells a control token: it is tokenised apart from the template
-        return opening + self._plain(text) + closing
+        return opening + self._plain(text, origin) + closing
 
     def _with_control(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])
@@ -259,13 +291,13 @@ class UniMedProcessor(ProcessorMixin):
     def _control(self, ids: Sequence[int]) -> list[int]:
         return [number for number in ids if number in self._special]
 
-    def _plain(self, text: str) -> list[int]:
+    def _plain(self, text: str, origin: str) -> list[int]:
         ids = list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
         control = self._reserved.intersection(ids)
         if control:
             token = self.tokenizer.convert_ids_to_tokens(min(control))
             raise UserError(
-                f"The tokenizer makes its control token {token!r} of ordinary text; take it out of {text[:80]!r}."
+                f"The tokenizer makes its control token {token!r} of ordinary text, which {origin} has; take it out."
             )
         return ids
 

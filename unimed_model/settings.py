@@ -5,11 +5,12 @@ This module imports neither torch nor transformers, so that a misspelt key is re
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from .closed import Closed
+from .data.proportions import LEAST_TEMPERATURE
 from .data.sample import IMAGE_TASKS
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -252,17 +253,52 @@ class TokenizerSettings(Closed):
     vocabulary: int = Field(600, ge=260, description="largest number of tokens; 256 bytes and 4 special ones included")
 
 
+class MixingSettings(Closed):
+    """How often each dataset is drawn."""
+
+    by: Literal["size", "temperature", "ratios"] = Field(
+        "size", description="in proportion to the number of samples, to a power of it, or as given"
+    )
+    temperature: float = Field(
+        1.0,
+        ge=LEAST_TEMPERATURE,
+        description="T, a dataset of n samples weighs n^(1/T): 1 is by size, a large one draws all alike (temperature)",
+    )
+    ratios: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description="dataset: weight, for exactly those that are trained on; datasets joined by + share one, by size "
+        "(ratios)",
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Weights and temperature as ``Mixture`` takes them."""
+        if self.by == "ratios":
+            return {"weights": self.ratios}
+        return {"temperature": self.temperature if self.by == "temperature" else 1.0}
+
+    @model_validator(mode="after")
+    def _ratios_where_asked_for(self) -> "MixingSettings":
+        if self.by == "ratios" and not self.ratios:
+            raise ValueError("by=ratios needs ratios, a weight for every dataset")
+        return self
+
+
 class DataSettings(Closed):
-    """Which datasets are trained on."""
+    """Which datasets are trained on, and how they are mixed."""
 
     datasets: tuple[str, ...] | None = Field(None, description="names; null: all that the data root offers")
+    mixing: MixingSettings = MixingSettings()
+    batches: Literal["homogeneous", "mixed"] = Field(
+        "homogeneous", description="each of one dataset, or every sample drawn from any"
+    )
 
 
 class TrainingSettings(Closed):
     """How long, how fast, and with which optimiser (AdamW, linear warm-up, cosine decay to a floor)."""
 
     steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(4, ge=1, description="samples per step, all of one dataset")
+    batch_size: int = Field(4, ge=1, description="samples per step")
     peak_learning_rate: float = Field(gt=0)
     floor_learning_rate: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)

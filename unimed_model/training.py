@@ -5,6 +5,7 @@ import platform
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +18,11 @@ from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .building import build
-from .data import Samples, discover, open_source, select_sources
+from .data import DatasetSource, Samples, discover, open_source, select_sources
 from .data.collator import Collator
 from .data.mixture import Draw, Mixture
 from .data.sample import Sample
+from .data.sources import skipping
 from .errors import UserError
 from .folders import replacing
 from .loading import read_object, transformers_in_silence
@@ -32,6 +34,8 @@ from .settings import RunSettings
 
 RUN_FILE = "run.json"
 LOG_FILE = "training_log.jsonl"
+MIXED = "mixed"
+"""Stands in the log for the dataset of a batch that has samples of several."""
 
 
 def train(
@@ -42,6 +46,7 @@ def train(
     weights: Path | None = None,
     quiet: bool = False,
     overwrite: bool = False,
+    skip_missing: bool = False,
 ) -> bool:
     """Train a model and leave a finished run folder; a run that fails leaves none.
 
@@ -52,6 +57,7 @@ def train(
         weights: folder with pretrained parts, as ``unimed-data weights`` writes it.
         quiet: no progress bar.
         overwrite: replace the run that stands in ``out``; a folder that is no run is never replaced.
+        skip_missing: leave out samples whose image file is missing; ``run.json`` counts them.
 
     Returns:
         False when ``out`` already holds a run with these settings and as many samples of the same datasets, and
@@ -63,25 +69,45 @@ def train(
     if settings.llm.quantisation == "4bit" and not torch.cuda.is_available():
         # bitsandbytes repacks the weights at the first evaluation, for a product without a right backward pass
         raise UserError("llm.quantisation=4bit cannot be trained on a CPU: its gradients would be wrong; use a GPU.")
-    datasets = open_training_data(root, settings.data.datasets)
+    datasets = open_training_data(root, settings.data.datasets, skip_missing)
     standing = _standing_run(out)
     if standing is not None and not overwrite:
         _require_same_run(out, standing, settings, {name: len(samples) for name, samples in datasets.items()})
         return False
     profile = profile_named(settings.prompt.profile, settings.prompt.identifiers)
-    mixture = Mixture(datasets, settings.training.batch_size, settings.training.steps, settings.seed, profile)
+    mixture = Mixture(
+        datasets,
+        settings.training.batch_size,
+        settings.training.steps,
+        settings.seed,
+        profile,
+        batches=settings.data.batches,
+        **settings.data.mixing.arguments,
+    )
+    skipped = {name: samples.skipped for name, samples in datasets.items() if samples.skipped}
     with replacing(out) as folder:
-        _train_into(folder, settings, mixture, weights, quiet)
+        _train_into(folder, settings, mixture, skipped, weights, quiet)
     return True
 
 
-def open_training_data(root: Path, names: tuple[str, ...] | None) -> dict[str, Samples]:
+def open_training_data(root: Path, names: tuple[str, ...] | None, skip_missing: bool = False) -> dict[str, Samples]:
     """Return the training split of the named datasets, or of all that the root offers.
 
     Raises:
         UserError: a name that the root does not offer, or unusable data.
     """
-    return {source.name: open_source(source, "train") for source in select_sources(discover(root), names, str(root))}
+    sources: list[DatasetSource] = select_sources(discover(root), names, str(root))
+    return {s.name: open_source(skipping(s) if skip_missing else s, "train") for s in sources}
+
+
+def left_out(run: Path) -> dict[str, dict[str, int]]:
+    """Return dataset -> reason -> number of training samples that a run was trained without.
+
+    Raises:
+        UserError: a damaged ``run.json``.
+    """
+    skipped = read_object(run / RUN_FILE).get("skipped", {})
+    return dict(skipped)
 
 
 def _standing_run(out: Path) -> dict[str, Any] | None:
@@ -124,7 +150,14 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     return found
 
 
-def _train_into(folder: Path, settings: RunSettings, mixture: Mixture, weights: Path | None, quiet: bool) -> None:
+def _train_into(
+    folder: Path,
+    settings: RunSettings,
+    mixture: Mixture,
+    skipped: dict[str, dict[str, int]],
+    weights: Path | None,
+    quiet: bool,
+) -> None:
     started = time.time()
     with transformers_in_silence():
         model, processor = build(settings, _texts(mixture), weights)
@@ -144,7 +177,7 @@ def _train_into(folder: Path, settings: RunSettings, mixture: Mixture, weights: 
     write_second_moments(folder, model, _unwrapped(trainer.optimizer))
     lines = "".join(json.dumps(entry) + "\n" for entry in log)
     (folder / LOG_FILE).write_text(lines, encoding="utf-8")
-    _write_run_file(folder, settings, mixture, model, time.time() - started)
+    _write_run_file(folder, settings, mixture, skipped, model, time.time() - started)
 
 
 def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
@@ -193,14 +226,15 @@ def _write_run_file(
     folder: Path,
     settings: RunSettings,
     mixture: Mixture,
+    skipped: dict[str, dict[str, int]],
     model: UniMedForConditionalGeneration,
     seconds: float,
 ) -> None:
     run = {
         "settings": settings.model_dump(mode="json"),
         "datasets": {name: len(samples) for name, samples in mixture.datasets.items()},
-        "skipped": {name: dict(samples.skipped) for name, samples in mixture.datasets.items() if samples.skipped},
-        "realised_mixture": mixture.realised(),
+        "skipped": skipped,
+        "realised_mixture": mixture.realised(mixture.steps),
         "parameters": {
             name: sum(parameter.numel() for parameter in part.parameters()) for name, part in model.named_children()
         },
@@ -214,14 +248,15 @@ def _write_run_file(
 
 
 class UniMedTrainer(Trainer):
-    """transformers' Trainer on a mixture: batches of one dataset each, the loss logged with its dataset.
+    """transformers' Trainer on a mixture, the loss of every step logged with its dataset or datasets.
 
     Args:
         model: the model.
         arguments: transformers' training arguments.
         mixture: what to train on, as batch sampler and dataset.
         collator: samples to tensors.
-        log: receives one entry per step: step, dataset, loss, learning rate.
+        log: receives one entry per step: step, dataset (and samples by dataset where there are several), loss, learning
+            rate.
         callbacks: further callbacks.
     """
 
@@ -246,30 +281,33 @@ class UniMedTrainer(Trainer):
         return DataLoader(_Named(self.mixture), batch_sampler=self.mixture, collate_fn=self._collate)
 
     def _collate(self, named: list[tuple[str, Sample]]) -> dict[str, Any]:
-        return self.collator([sample for _, sample in named]) | {"dataset": named[0][0]}
+        return self.collator([sample for _, sample in named]) | {"datasets": Counter(name for name, _ in named)}
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the mean loss over the batch's answer tokens; it is logged with the batch's dataset.
+        """Return the mean loss over the batch's answer tokens; it is logged with the batch's dataset or datasets.
 
         Raises:
             UserError: the loss is not a finite number.
         """
-        dataset = inputs.pop("dataset")
+        datasets = inputs.pop("datasets")
         outputs = model(**inputs)
-        self._log_loss(dataset, outputs.loss)
+        self._log_loss(datasets, outputs.loss)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    def _log_loss(self, dataset: str, loss: Tensor) -> None:
+    def _log_loss(self, datasets: Counter[str], loss: Tensor) -> None:
         step = self.state.global_step + 1
         if not torch.isfinite(loss):
             raise UserError(
-                f"The loss is {loss.item()} at step {step} on {dataset}; lower training.peak_learning_rate or set "
-                "training.gradient_clip."
+                f"The loss is {loss.item()} at step {step} on {', '.join(datasets)}; lower "
+                "training.peak_learning_rate or set training.gradient_clip."
             )
         rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler else 0.0
-        self.step_log.append({"step": step, "dataset": dataset, "loss": loss.item(), "learning_rate": rate})
+        where: dict[str, Any] = {"dataset": next(iter(datasets))}
+        if len(datasets) > 1:
+            where = {"dataset": MIXED, "samples": dict(datasets)}
+        self.step_log.append({"step": step, **where, "loss": loss.item(), "learning_rate": rate})
 
 
 class _Named(Dataset):

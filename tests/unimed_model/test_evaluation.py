@@ -35,7 +35,7 @@ def test_predictions_and_scores_are_written_together(trained, corpus, tmp_path):
     out = tmp_path / "evaluation"
     results = evaluation.evaluate(trained, corpus, out, limit=5, batch_size=2, quiet=True)
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-    assert len(lines) == sum(result.samples for result in results.values()) == 5 * 6
+    assert len(lines) == sum(result.samples for result in results.values()) == 5 * len(results)
     scores = json.loads((out / "scores.json").read_text())["datasets"]
     for name, result in results.items():
         metric = next(iter(result.metrics))

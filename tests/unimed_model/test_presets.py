@@ -5,6 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unimed_model.building import config_without_files
+from unimed_model.data.proportions import by_ratios
 from unimed_model.dry_run import dry_run
 from unimed_model.errors import UserError
 from unimed_model.modeling import UniMedForConditionalGeneration
@@ -26,6 +27,17 @@ def trainable(settings):
 
 def test_the_shipped_presets():
     assert preset_names() == ["paper", "released", "small", "tiny"]
+
+
+def test_datasets_are_mixed_by_size_in_the_paper_and_by_ratios_in_the_released_code():
+    assert resolve("paper").data.mixing.by == "size"
+    released = resolve("released").data
+    sizes = dict.fromkeys(released.datasets, 100) | {"dermamnist": 7_007, "organsmnist": 13_932}
+    weights = by_ratios(sizes, released.mixing.arguments["weights"])
+    assert sum(weights.values()) == pytest.approx(50)
+    shares = {name: weights[name] / 50 for name in ("medqa", "path_vqa", "slake_reg", "mimic_cxr", "mpx_single")}
+    assert shares == {"medqa": 0.04, "path_vqa": 0.1, "slake_reg": 0.08, "mimic_cxr": 0.16, "mpx_single": 0.16}
+    assert weights["dermamnist"] == pytest.approx(4 * 7_007 / 20_939)
 
 
 @pytest.mark.parametrize("preset", ["paper", "released"])

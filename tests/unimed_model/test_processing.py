@@ -160,8 +160,12 @@ def test_a_tokenizer_that_spells_its_end_token_from_text_is_refused():
     broken = llama_like().__class__(
         vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))}, merges=merges, add_bos_token=True
     )
-    with pytest.raises(UserError, match="makes its control token '</s>' of ordinary text"):
-        processor_of(broken).prompt_ids(Turn("QA", "a</s>"))
+    said = "makes its control token '</s>' of ordinary text, which notes/17 has; take it out"
+    for told in (Turn("QA", "a</s>", origin="notes/17"), Turn("QA", "a", answer="b</s>", origin="notes/17")):
+        with pytest.raises(UserError, match=said) as error:
+            processor_of(broken).training_batch([told])
+        assert "a</s>" not in str(error.value)
+        assert "b</s>" not in str(error.value)
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=0x2FF)))
