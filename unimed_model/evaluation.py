@@ -15,6 +15,7 @@ from . import baselines, scoring
 from .data import DatasetSource, Sample, Samples, discover, open_source, select_sources
 from .data.corpus.writing import picture_planes
 from .data.left_out import MISSING_IMAGE, missing_line
+from .data.prepared import raw_root
 from .data.privacy import passed_on
 from .data.sources import skipping
 from .errors import UserError
@@ -86,7 +87,7 @@ def evaluate(
         raise UserError(f"{out} exists and holds no evaluation; choose another --out or remove it.")
     sources = select_sources(discover(root), names, str(root))
     model, processor = open_run(run, weights)
-    planes = picture_planes(root)
+    planes = picture_planes(raw_root(root))
     answered: dict[str, tuple[list[Sample], list[str]]] = {}
     results: dict[str, DatasetResult] = {}
     for source in sources:
@@ -143,7 +144,7 @@ def score(
         samples: what was asked, as the profile writes it: their answers are the references.
         answers: what was answered, in the same order.
         train: training split, which the baselines learn from, written alike.
-        planes: image id -> plane, where the data root tells.
+        planes: image id -> plane, where the data root tells; used if it tells of all images.
 
     Raises:
         ValueError: no samples.
@@ -154,7 +155,8 @@ def score(
     per_sample = {name: _scores(metric, answers, samples) for name, metric in metrics.items()}
     first = next(iter(metrics))
     compared: dict[str, dict[str, scoring.Mean]] = {}
-    for name, baseline in _baselines(task, planes).items():
+    known = planes if {str(sample.image_id) for sample in (*samples, *train)} <= planes.keys() else {}
+    for name, baseline in _baselines(task, known).items():
         theirs = _scores(metrics[first], baseline(train, samples), samples)
         compared[name] = {
             first: scoring.mean_by_image(theirs, images),

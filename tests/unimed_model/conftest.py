@@ -7,7 +7,17 @@ import pytest
 from unimed_model.data.corpus import writing
 from unimed_model.presets import resolve
 
-SMALL = {"mni_slake": (24, 12), "mni_mpx": (12, 6), "mni_t1": (32, 16), "mni_gray": (24, 8)}
+SMALL = {
+    "mni_slake": (24, 12),
+    "mni_mpx": (12, 6),
+    "mni_t1": (32, 16),
+    "mni_gray": (24, 8),
+    "mni_tissue_vqa": (12, 8),
+    "mni_mask": (12, 8),
+    "mni_tissue_caption": (12, 6),
+    "mni_qa": (21, 14),
+    "mni_yesno": (30, 15),
+}
 
 
 @pytest.fixture(scope="session")

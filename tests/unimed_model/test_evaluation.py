@@ -93,3 +93,10 @@ def test_text_alone_is_scored_by_sample_and_counts_no_images(tmp_path):
     assert (result.samples, result.images) == (4, 0)
     assert result.metrics["accuracy"].value == 0.5
     assert result.baselines["majority answer"]["lead"].value == -0.5
+
+
+def test_a_dataset_whose_planes_are_not_all_known_has_no_baseline_by_plane(corpus):
+    train, test = (load_dataset("mni_rec", corpus, split) for split in ("train", "test"))
+    some = {key: plane for key, plane in picture_planes(corpus).items() if key != test[0].image_id}
+    result = evaluation.score(test, [""] * len(test), train, some)
+    assert set(result.baselines) == {"mean box", "mean box of the object"}

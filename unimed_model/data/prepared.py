@@ -103,6 +103,15 @@ def data_root(folder: Path) -> Path:
     return root
 
 
+def raw_root(root: Path) -> Path:
+    """Return the data root behind a prepared folder; any other root as it is.
+
+    Raises:
+        UserError: as `data_root`.
+    """
+    return data_root(root) if is_prepared(root) else root
+
+
 def entries(folder: Path) -> dict[str, Entry]:
     """Return the datasets of a prepared folder, in the order they were prepared in.
 

@@ -75,6 +75,14 @@ class Slice:
         """Name of the slice, unique in the corpus: ``axial+012``."""
         return f"{self.plane.name}{self.position:+04d}"
 
+    def tissue(self, kind: str) -> Mask:
+        """Where the slice shows a tissue, ``gray`` or ``white``."""
+        return self.images[kind] >= TISSUE_THRESHOLD
+
+    def shows(self, mask: Mask) -> bool:
+        """Say whether a structure is large enough in the slice to be called visible."""
+        return bool(mask.sum() >= LEAST_SHARE * max(int(self.brain.sum()), 1))
+
 
 @cache
 def load_volumes() -> Volumes:

@@ -4,23 +4,19 @@ Each function writes one dataset folder and returns one row per picture, for the
 """
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from . import selection, wording
 from .anatomy import Slice
+from .pictures import Row, row, write_json, write_picture
 from .rendering import Placement, render
 
-Row = dict[str, str | int]
-PICTURE_SIDE = 96
 ARCHIVE_SIDE = 64
-JPEG_QUALITY = 92
 QUESTIONS_PER_PICTURE = 2
 BOXES_PER_PICTURE = 3
 SHARE_OF_TISSUE_MAPS = 0.2
@@ -36,14 +32,14 @@ def write_slake(folder: Path, slices: Sequence[Slice], counts: dict[str, int], r
         for slice_ in selection.draw(selection.of_split(slices, split), counts[split], rng):
             image = folder / "imgs" / f"xmlab{len(rows)}"
             kind = str(rng.choice(["gray", "white"])) if rng.random() < SHARE_OF_TISSUE_MAPS else "t1"
-            placement = _write_picture(image / "source.jpg", slice_, kind, rng)
+            placement = write_picture(image / "source.jpg", slice_, kind, rng)
             asked = _slake_questions(slice_, kind, len(rows), rng)
             boxes = _slake_boxes(slice_, placement, rng) if kind == "t1" else []
-            _write_json(image / "question.json", asked)
-            _write_json(image / "detection.json", boxes)
+            write_json(image / "question.json", asked)
+            write_json(image / "detection.json", boxes)
             questions += asked
-            rows.append(_row(folder, image / "source.jpg", split, slice_, kind))
-        _write_json(folder / f"{split}.json", questions)
+            rows.append(row(folder, image / "source.jpg", split, slice_, kind))
+        write_json(folder / f"{split}.json", questions)
         names = [f"xmlab{number}" for number in range(first, len(rows))]
         (folder / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     return rows
@@ -56,11 +52,11 @@ def write_mpx(folder: Path, slices: Sequence[Slice], counts: dict[str, int], rng
         records: list[tuple[str, str, str]] = []
         for slice_ in selection.draw(selection.of_split(slices, split), counts[split], rng):
             name = f"mni{len(rows):05d}.jpg"
-            _write_picture(folder / "images" / name, slice_, "t1", rng)
+            write_picture(folder / "images" / name, slice_, "t1", rng)
             records.append((name, wording.caption(slice_, "t1"), "caption"))
             records.append((name, "MR - T1W", "modality"))
             records.append((name, slice_.plane.name.capitalize(), "plane"))
-            rows.append(_row(folder, folder / "images" / name, split, slice_, "t1"))
+            rows.append(row(folder, folder / "images" / name, split, slice_, "t1"))
         with (folder / f"MedPix_single_{split}.csv").open("w", newline="", encoding="utf-8") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(("name", "context", "type"))
@@ -96,7 +92,7 @@ def _write_archive(
         drawn = _balanced(selection.of_split(slices, split), counts[split], rng)
         arrays[f"{split}_images"] = np.stack([render(slice_, kind, ARCHIVE_SIDE, rng)[0] for _, slice_ in drawn])
         arrays[f"{split}_labels"] = np.array([[label] for label, _ in drawn], np.uint8)
-        rows += [_row(folder, path, split, slice_, kind) | {"index": index} for index, (_, slice_) in enumerate(drawn)]
+        rows += [row(folder, path, split, slice_, kind) | {"index": index} for index, (_, slice_) in enumerate(drawn)]
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, allow_pickle=False, **arrays)
     return rows
@@ -138,25 +134,3 @@ def _slake_boxes(slice_: Slice, placement: Placement, rng: np.random.Generator) 
     names = list(slice_.structures)
     chosen = sorted(rng.choice(len(names), min(BOXES_PER_PICTURE, len(names)), replace=False))
     return [{names[index]: list(placement.box(slice_.structures[names[index]]))} for index in chosen]
-
-
-def _write_picture(path: Path, slice_: Slice, kind: str, rng: np.random.Generator) -> Placement:
-    pixels, placement = render(slice_, kind, PICTURE_SIDE, rng)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
-    return placement
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def _row(folder: Path, path: Path, split: str, slice_: Slice, kind: str) -> Row:
-    return {
-        "file": path.relative_to(folder.parent).as_posix(),
-        "index": 0,
-        "split": split,
-        "plane": slice_.plane.name,
-        "position_mm": slice_.position,
-        "picture": kind,
-    }

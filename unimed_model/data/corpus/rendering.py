@@ -17,11 +17,23 @@ MARGIN = 3
 
 @dataclass(frozen=True)
 class Placement:
-    """How slice coordinates become canvas pixels: ``pixel = (voxel - corner) * scale + offset``."""
+    """How slice coordinates become canvas pixels: ``pixel = (voxel - corner) * scale + offset``.
+
+    Attributes:
+        scale: canvas pixels per voxel.
+        corner: row and column of the first voxel that is drawn.
+        offset: row and column of the canvas pixel it is drawn at.
+        voxels: how many rows and columns of voxels are drawn.
+        pixels: how many rows and columns of pixels they fill: ``voxels * scale``, rounded.
+        side: side of the square canvas in pixels.
+    """
 
     scale: float
     corner: tuple[int, int]
     offset: tuple[int, int]
+    voxels: tuple[int, int]
+    pixels: tuple[int, int]
+    side: int
 
     def box(self, mask: Mask) -> tuple[float, float, float, float]:
         """Bounding box ``(x, y, width, height)`` in canvas pixels of a (rows, columns) mask."""
@@ -31,6 +43,16 @@ class Placement:
         width = (columns[-1] - columns[0] + 1) * self.scale
         height = (rows[-1] - rows[0] + 1) * self.scale
         return (round(float(x), 2), round(float(y), 2), round(float(width), 2), round(float(height), 2))
+
+    def mask(self, mask: Mask) -> NDArray[np.bool_]:
+        """Draw a (rows, columns) mask as the picture was drawn: (side, side), True inside."""
+        (top, left), (rows, columns), (height, width) = self.corner, self.voxels, self.pixels
+        cut = np.ascontiguousarray(mask[top : top + rows, left : left + columns])
+        drawn = Image.fromarray(cut).resize((width, height), Image.Resampling.NEAREST)
+        canvas = np.zeros((self.side, self.side), dtype=np.bool_)
+        y, x = self.offset
+        canvas[y : y + height, x : x + width] = np.asarray(drawn)
+        return canvas
 
 
 def render(slice_: Slice, kind: str, size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Placement]:
@@ -54,7 +76,8 @@ def render(slice_: Slice, kind: str, size: int, rng: np.random.Generator) -> tup
     y, x = int(rng.integers(0, size - height + 1)), int(rng.integers(0, size - width + 1))
     canvas = np.zeros((size, size), dtype=np.float32)
     canvas[y : y + height, x : x + width] = np.clip(np.asarray(brain), 0.0, 1.0)
-    return _expose(canvas, rng), Placement(scale, (int(top), int(left)), (y, x))
+    placement = Placement(scale, (int(top), int(left)), (y, x), (cut.shape[0], cut.shape[1]), (height, width), size)
+    return _expose(canvas, rng), placement
 
 
 def _expose(canvas: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -59,12 +59,13 @@ def caption(slice_: Slice, kind: str) -> str:
     """Describe a slice in two sentences: plane, distance from the origin, tissue shares to 5 percent."""
     gray, white = (5 * round(20 * share) for share in (slice_.gray_share, slice_.white_share))
     return (
-        f"{slice_.plane.name.capitalize()} {PICTURES[kind]} of an average brain, {_distance(slice_)}. "
+        f"{slice_.plane.name.capitalize()} {PICTURES[kind]} of an average brain, {distance(slice_)}. "
         f"Gray matter fills {gray} percent and white matter {white} percent of the section."
     )
 
 
-def _distance(slice_: Slice) -> str:
+def distance(slice_: Slice) -> str:
+    """Say how far a slice is from the anterior commissure or the midline, to 5 mm."""
     millimetres = 5 * round(abs(slice_.position) / 5)
     if slice_.plane.name == "sagittal":
         return f"{millimetres} mm from the midline"
