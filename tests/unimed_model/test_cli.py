@@ -66,6 +66,7 @@ def test_mistakes_in_training_end_with_one_sentence(arguments, says, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_from_raw_files_to_scores(corpus, tmp_path):
     """Train, evaluate, measure and draw, each by its command, on a corpus with a text-only dataset beside it."""
     root = shutil.copytree(corpus, tmp_path / "data")

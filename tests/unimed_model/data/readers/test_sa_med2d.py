@@ -203,7 +203,10 @@ def test_the_files_that_a_reading_depends_on_are_noted(root: Path) -> None:
     with noting() as noted:
         load_dataset("sa_med2d_rec", root)
     folder = root / "SAMed2Dv1"
-    assert noted == {root, folder, folder / "SAMed2D_v1.json", folder / "SAMed2D_v1_class_mapping_id.json"}
+    masks = {path for path in noted if path.parent == folder / "masks"}
+    assert noted - masks == {root, folder, folder / "SAMed2D_v1.json", folder / "SAMed2D_v1_class_mapping_id.json"}
+    opened = {sample.meta["mask"] for sample in load_dataset("sa_med2d_rec", root)}
+    assert opened <= {f"masks/{path.name}" for path in masks}
 
 
 def test_other_splits_and_languages(root: Path) -> None:
