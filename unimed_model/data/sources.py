@@ -198,9 +198,12 @@ def _existing(root: str | Path) -> Path:
 
 def _prepared(folder: Path) -> dict[str, DatasetSource]:
     root = data_root(folder)
+    found = entries(folder)
+    if not found:
+        raise UserError(f"{folder} holds no dataset yet: its preparation did not get that far; run it again.")
     return {
         name: DatasetSource(name, entry.layout, entry.task, root / entry.folder, entry.options, folder)
-        for name, entry in entries(folder).items()
+        for name, entry in found.items()
     }
 
 

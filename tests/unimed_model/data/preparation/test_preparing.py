@@ -143,7 +143,8 @@ def test_a_full_disk_leaves_no_half_index(root, tmp_path, monkeypatch):
         run(root, tmp_path / "out")
     monkeypatch.undo()
     assert not list((tmp_path / "out").rglob("*.partial"))
-    assert discover_names(tmp_path / "out") == []
+    with pytest.raises(UserError, match="holds no dataset yet"):
+        discover(tmp_path / "out")
     assert all(d.fresh for d in run(root, tmp_path / "out").values())
 
 
