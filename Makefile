@@ -13,6 +13,7 @@ STEPS ?=
 BATCHES ?= 100
 # Batches of 12, not the paper's 4: what is left of a trained model's gradients drowns in the noise of smaller ones.
 BATCH_SIZE ?= 12
+WORKERS ?= 2
 RUNS := $(DEMO)/runs/mlp $(DEMO)/runs/cmoe
 SHORTER := $(if $(STEPS),--set training.steps=$(STEPS) --set training.warmup_steps=$(shell expr $(STEPS) / 10))
 
@@ -39,8 +40,9 @@ demo: $(INSTALLED)
 	@$(BIN)/python -m analyses.summary $(RUNS)
 	@echo; echo "Pictures in $(DEMO)/figures:"; ls $(DEMO)/figures/*.png
 
+# Files are dealt out to workers, each with one thread: two workers are nearly twice as fast as one with two threads.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
