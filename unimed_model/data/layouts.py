@@ -18,10 +18,10 @@ from unimed_model.data.readers import (
     slake,
     vqa_rad,
 )
+from unimed_model.data.readers.regions import RegionOptions
 from unimed_model.data.readers.request import ImageOptions, LayoutOptions, Request
 from unimed_model.data.readers.slake import questions as slake_questions
 from unimed_model.data.readers.slake import regions as slake_regions
-from unimed_model.data.regions import RegionOptions
 from unimed_model.data.sample import Samples
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from unimed_model.data import splits
 from unimed_model.data.files import unpacked
 from unimed_model.data.findings import Findings
+from unimed_model.data.readers.regions import region_samples
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d.choice import RULE
 from unimed_model.data.readers.sa_med2d.demo import FILES, demo_regions
 from unimed_model.data.readers.sa_med2d.masks import SAMed2DOptions
 from unimed_model.data.readers.sa_med2d.prepared import prepared_regions
 from unimed_model.data.readers.sa_med2d.published import MASKS, PublishedForm
-from unimed_model.data.regions import region_samples
 from unimed_model.data.sample import Samples
 from unimed_model.errors import AbsentError
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from unimed_model.data.files import read_json, relative_name
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
+from unimed_model.data.readers.regions import Region, size_or_finding
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.readers.sa_med2d.masks import SAMed2DOptions, usable_box
-from unimed_model.data.regions import Region, size_or_finding
 from unimed_model.errors import UserError
 
 FILES: Mapping[str, str] = {"train": "image2label_train.json", "test": "label2image_test.json"}

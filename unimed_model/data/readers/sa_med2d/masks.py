@@ -9,7 +9,7 @@ from unimed_model.data.boxes import PixelBox
 from unimed_model.data.files import note
 from unimed_model.data.findings import Findings
 from unimed_model.data.masks import mask_box, mask_size
-from unimed_model.data.regions import RegionOptions
+from unimed_model.data.readers.regions import RegionOptions
 from unimed_model.errors import UserError
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from unimed_model.data.files import note
 from unimed_model.data.images import ImageFile
+from unimed_model.data.readers.regions import Region, named_boxes
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d import names
-from unimed_model.data.regions import Region, named_boxes
 
 
 def prepared_regions(folder: Path, request: Request) -> Iterator[Region]:

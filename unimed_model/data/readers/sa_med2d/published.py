@@ -14,13 +14,13 @@ from unimed_model.data.boxes import union
 from unimed_model.data.files import note, relative_name
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
+from unimed_model.data.readers.regions import Region, ambiguous, region_samples, size_or_finding
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.readers.sa_med2d.choice import Drawn, Listed, moved_cases
 from unimed_model.data.readers.sa_med2d.masks import SAMed2DOptions, usable_box
 from unimed_model.data.readers.sa_med2d.names import GROUPS
 from unimed_model.data.readers.sa_med2d.scan import Candidate, Rules, Scan, Window, scan
-from unimed_model.data.regions import Region, ambiguous, region_samples, size_or_finding
 from unimed_model.data.sample import Samples
 from unimed_model.data.splits import RANKS
 

@@ -16,9 +16,9 @@ from typing import BinaryIO, Protocol
 
 from unimed_model.data.files import note, relative_name
 from unimed_model.data.findings import Findings
+from unimed_model.data.readers.regions import SEVERAL
 from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.readers.sa_med2d.names import GROUPS, Label, Labels, Picture
-from unimed_model.data.regions import SEVERAL
 from unimed_model.data.splits import rank
 from unimed_model.errors import UserError
 

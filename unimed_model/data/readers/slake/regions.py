@@ -11,8 +11,8 @@ from unimed_model.data.files import note
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
 from unimed_model.data.readers import slake
+from unimed_model.data.readers.regions import Region, RegionOptions, named_boxes, region_samples
 from unimed_model.data.readers.request import Request
-from unimed_model.data.regions import Region, RegionOptions, named_boxes, region_samples
 from unimed_model.data.sample import Samples
 from unimed_model.errors import AbsentError
 

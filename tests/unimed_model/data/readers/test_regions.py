@@ -6,8 +6,8 @@ from PIL import Image
 
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
+from unimed_model.data.readers.regions import Region, RegionOptions, region_samples
 from unimed_model.data.readers.request import Request
-from unimed_model.data.regions import Region, RegionOptions, region_samples
 from unimed_model.errors import UserError
 
 SEVERAL = "several objects of one name"
