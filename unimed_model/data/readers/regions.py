@@ -187,8 +187,8 @@ def _inside(region: Region, options: RegionOptions, findings: Findings) -> Regio
         width, height = region.size
         of = f" of {width} x {height} pixels" if problem == "leaves the image" else ""
         raise UserError(
-            f"{region.where}: the box {list(region.pixels)} {problem}{of}; correct it, or read with outside='clip' or "
-            "outside='skip'."
+            f"{region.where}: the box {list(region.pixels)} {problem}{of}; correct it, or give the dataset the option "
+            "outside: clip (or skip) in datasets.yaml."
         )
     clipped = clip(region.pixels, region.size)
     if options.outside == "clip" and box_problem(clipped, region.size) is None:
