@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING
 
 from unimed_model.errors import UserError
@@ -15,7 +16,8 @@ from unimed_model.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OSError)
+# RuntimeError: encrypted; MemoryError and TokenError: a header that lies about the shape, or breaks off.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, MemoryError, TokenError, OSError)
 
 
 def array_names(path: Path) -> frozenset[str]:
@@ -61,6 +63,8 @@ def _cached(path: Path, key: str, _mtime: int, _size: int) -> np.ndarray:
 
     with np.load(path, allow_pickle=False) as archive:
         array = archive[key]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{key} is no array")
     array.setflags(write=False)
     return array
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from unimed_model.errors import UserError
 
+_LONGEST_NAME = 255  # bytes
+
 _noted: ContextVar[set[Path] | None] = ContextVar("_noted", default=None)
 
 
@@ -80,13 +82,24 @@ def read_json(path: Path) -> Any:
     """
     note(path)
     try:
-        return json.loads(path.read_bytes())
+        return _parsed(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; complete the download.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not complete, valid JSON ({error}); download it again.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+
+
+def _parsed(content: bytes) -> Any:
+    """Return the JSON value of UTF-8 text; raise ValueError where it is none, or where its texts cannot be written."""
+    value = json.loads(content)
+    if b"\\ud" in content or b"\\uD" in content:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("it escapes half of a character") from error
+    return value
 
 
 def read_json_records(path: Path) -> list[dict[str, Any]]:
@@ -115,6 +128,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield number, _json_object(line, f"{path}, line {number}")
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; complete the download.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def text_field(record: dict[str, Any], key: str, where: str) -> str:
@@ -141,13 +156,20 @@ def relative_name(name: str, where: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     drive = len(name) > 1 and name[1] == ":"
     if not path.parts or path.is_absolute() or drive or ".." in path.parts or "\0" in name:
-        raise UserError(f"{where}: the file name {name!r} leaves the data folder and is refused.")
+        raise UserError(f"{where}: the file name {shortened(name)!r} leaves the data folder and is refused.")
+    if any(len(part.encode()) > _LONGEST_NAME for part in path.parts):
+        raise UserError(f"{where}: the file name {shortened(name)!r} is longer than any file can have.")
     return path
+
+
+def shortened(text: str, length: int = 80) -> str:
+    """Return a text found in the data as a message may quote it."""
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def _json_object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = _parsed(line)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not complete, valid JSON ({error}); download the file again.") from error
     if not isinstance(record, dict):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-MOST_PIXELS = 200_000_000
-"""A larger image is refused before it is decoded: it would take 600 MB, and is rather an attack than a picture."""
+MOST_PIXELS = 150_000_000
+"""A larger image is refused before it is decoded: it would take 450 MB, and is rather an attack than a picture."""
 
 
 _opening = threading.Lock()

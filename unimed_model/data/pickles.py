@@ -6,10 +6,12 @@ would take memory or time out of proportion to the file. The second builds, with
 Tuples and sets are not among the data: hashing nested ones can take for ever, or end the process.
 """
 
+import codecs
 import io
 import pickle
 import pickletools
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +39,7 @@ _CALLING = frozenset((
     "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID",
 ))
 # fmt: on
+_CODES = {code.code: code for code in pickletools.opcodes}
 _REMEMBERING = frozenset(("PUT", "BINPUT", "LONG_BINPUT"))
 _DAMAGE = (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
@@ -45,7 +48,8 @@ class _DataUnpickler(pickle.Unpickler):
     """Builds what needs no global."""
 
     def __init__(self, content: bytes, path: Path) -> None:
-        super().__init__(io.BytesIO(content))
+        # Texts of protocols 0 to 2 may be the bytes of Python 2.
+        super().__init__(io.BytesIO(content), encoding="utf-8")
         self._path = path
 
     def find_class(self, module: str, name: str) -> NoReturn:
@@ -84,7 +88,7 @@ def _content(path: Path) -> bytes:
 
 def _require_data_alone(content: bytes, path: Path) -> None:
     texts: deque[str] = deque(maxlen=2)
-    for step, (code, argument, _) in enumerate(pickletools.genops(content)):
+    for step, (code, argument) in enumerate(_steps(content)):
         if code.name in _CALLING:
             raise _asks_for_code(path, _named(code.name, argument, texts))
         if code.name not in _BUILDING:
@@ -97,6 +101,24 @@ def _require_data_alone(content: bytes, path: Path) -> None:
             raise UserError(f"{path} is refused: it would take far more memory than the data it could hold.")
         if isinstance(argument, str):
             texts.append(argument)
+
+
+def _steps(content: bytes) -> Iterator[tuple[pickletools.OpcodeInfo, Any]]:
+    """Yield the steps of a pickle with their arguments, as `pickletools.genops`, which takes texts for ASCII."""
+    stream = io.BytesIO(content)
+    while True:
+        byte = stream.read(1)
+        if not byte:
+            raise ValueError("it ends before its end")
+        code = _CODES.get(byte.decode("latin-1"))
+        if code is None:
+            raise ValueError(f"step {byte!r} is unknown")
+        if code.name == "STRING":
+            yield code, codecs.escape_decode(stream.readline().strip()[1:-1])[0].decode()
+        else:
+            yield code, None if code.arg is None else code.arg.reader(stream)
+        if code.name == "STOP":
+            return
 
 
 def _named(code: str, argument: object, texts: deque[str]) -> str:

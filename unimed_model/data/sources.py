@@ -17,7 +17,8 @@ Without declaration, `*.jsonl` files in the folder itself whose records all name
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,15 +72,8 @@ def discover(root: str | Path) -> list[DatasetSource]:
     Raises:
         UserError: the root does not exist or offers nothing, or a declaration is wrong.
     """
-    root = _existing(root)
-    if is_prepared(root):
-        return list(_prepared(root).values())
-    declared = {source.name: source for source in _declared(root)}
-    published = {name: declared.get(name) or _at_default_folder(name, root, declared) for name in PUBLISHED}
-    others = [source for name, source in declared.items() if name not in PUBLISHED]
-    sources = [source for source in published.values() if source is not None] + others
-    named = {source.name for source in sources}
-    sources += [source for name, source in _in_json_lines(root, declared).items() if name not in named]
+    with _readable(Path(root)):
+        sources = _offered(_existing(root))
     if not sources:
         folders = ", ".join(dict.fromkeys(entry.folder for entry in PUBLISHED.values()))
         raise UserError(
@@ -87,6 +81,17 @@ def discover(root: str | Path) -> list[DatasetSource]:
             "published files, or .jsonl files whose records name their dataset."
         )
     return sources
+
+
+def _offered(root: Path) -> list[DatasetSource]:
+    if is_prepared(root):
+        return list(_prepared(root).values())
+    declared = {source.name: source for source in _declared(root)}
+    published = {name: declared.get(name) or _at_default_folder(name, root, declared) for name in PUBLISHED}
+    others = [source for name, source in declared.items() if name not in PUBLISHED]
+    sources = [source for source in published.values() if source is not None] + others
+    named = {source.name for source in sources}
+    return sources + [source for name, source in _in_json_lines(root, declared).items() if name not in named]
 
 
 def load_dataset(
@@ -114,7 +119,8 @@ def load_dataset(
     Raises:
         UserError: an unknown name, split or option; missing or damaged files; missing images.
     """
-    source = _find(name, _existing(root))
+    with _readable(Path(root)):
+        source = _find(name, _existing(root))
     return open_source(source, split, images=images, language=language, seed=seed, **options)
 
 
@@ -157,7 +163,8 @@ def open_source(
         lists,
         restricted=chosen.restricted,
     )
-    return layout.read(request, chosen)
+    with _readable(source.root):
+        return layout.read(request, chosen)
 
 
 def select_sources(sources: list[DatasetSource], names: tuple[str, ...] | None, where: str) -> list[DatasetSource]:
@@ -234,6 +241,15 @@ def _at_default_folder(name: str, root: Path, declared: Mapping[str, DatasetSour
     return None if source and any(_same_files(source, other) for other in declared.values()) else source
 
 
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Inside, what the file system refuses is said as one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be read ({error.strerror}).") from error
+
+
 def _same_files(published: DatasetSource, declared: DatasetSource) -> bool:
     same_folder = published.root.resolve() == declared.root.resolve()
     chosen = all(declared.options.get(key) == value for key, value in published.options.items())
@@ -278,7 +294,7 @@ def _entries(path: Path) -> list[Any]:
 
     try:
         entries = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         # A parser's message spans several lines.
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not valid YAML ({reason}).") from error

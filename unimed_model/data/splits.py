@@ -50,7 +50,10 @@ def listed(root: Path) -> Lists | None:
 
 def _names(path: Path) -> frozenset[str]:
     note(path)
-    names = frozenset(path.read_text(encoding="utf-8", errors="replace").split())
+    try:
+        names = frozenset(path.read_text(encoding="utf-8-sig", errors="replace").split())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     if not names:
         raise UserError(f"{path} names nothing.")
     return names

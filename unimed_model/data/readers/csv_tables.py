@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,8 @@ from unimed_model.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_LONGEST_CELL = 2**31 - 1
 
 
 def read_csv(
@@ -50,7 +53,7 @@ def read_csv(
         return pd.read_csv(path, dtype=kinds, usecols=columns, keep_default_na=not words_are_text, na_values=empty)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; complete the download.") from error
-    except (csv.Error, ValueError, EOFError, zlib.error, OSError) as error:
+    except (csv.Error, ValueError, OverflowError, EOFError, zlib.error, OSError) as error:
         raise UserError(f"{path} is not a complete, valid CSV file ({_reason(error)}); download it again.") from error
 
 
@@ -73,8 +76,9 @@ def _opened(path: Path) -> IO[str]:
 
 def _checked(path: Path) -> list[str]:
     # pandas fills a row that breaks off with empty cells, which would then pass for an empty record.
-    with _opened(path) as file:
-        rows = csv.reader(file, strict=True)
+    with _opened(path) as file, _long_cells():
+        # Odd quotes are pandas' to judge, and so is a quote that is never closed.
+        rows = csv.reader(file)
         header = next(rows, [])
         if not header:
             raise csv.Error("it is empty")
@@ -82,6 +86,16 @@ def _checked(path: Path) -> list[str]:
             if row and len(row) != len(header):
                 raise UserError(f"{path}, line {rows.line_num}: {len(row)} cells where the header has {len(header)}.")
     return header
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Inside, a cell may be as long as pandas lets it be."""
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _reason(error: Exception) -> str:

@@ -181,5 +181,5 @@ def _numbers(path: Path, key: str, classes: int) -> list[int]:
 def _check_images(path: Path, key: str, count: int) -> None:
     shape, dtype = array_header(path, key)
     colour = len(shape) == 4 and shape[3] == 3
-    if dtype != "uint8" or not (len(shape) == 3 or colour) or shape[0] != count:
+    if dtype != "uint8" or not (len(shape) == 3 or colour) or shape[0] != count or 0 in shape[1:3]:
         raise UserError(f"{path}: {key} must be {count} images (height, width[, 3]) of uint8, not {shape} of {dtype}.")

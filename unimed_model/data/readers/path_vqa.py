@@ -80,7 +80,7 @@ def _from_pickle(request: Request, path: Path) -> Iterator[Question]:
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise UserError(f"{path} must hold a list of dictionaries.")
     images = _Images(request, path)
-    ids = Counter(record.get("question_id") for record in records if isinstance(record.get("question_id"), int))
+    ids = Counter(record.get("question_id") for record in records if type(record.get("question_id")) is int)
     told = path.name.endswith("_vqa.pkl")
     for number, record in enumerate(records):
         where = f"{path}, record {number}"
@@ -111,7 +111,7 @@ def _answer(record: dict[str, Any], where: str) -> str:
 
 def _sample_id(split: str, number: int, record: dict[str, Any], ids: Counter[object]) -> str:
     question_id = record.get("question_id")
-    return str(question_id) if isinstance(question_id, int) and ids[question_id] == 1 else f"{split}-{number}"
+    return str(question_id) if type(question_id) is int and ids[question_id] == 1 else f"{split}-{number}"
 
 
 class _Images:

@@ -80,7 +80,7 @@ def _records(request: Request) -> Records:
     if split == "test" and test is not None:
         return _read_records(test)
     if shards:
-        return _part(_from_hub(shards), shards[0], _truth_near(shards[0]), split)
+        return _part(_from_hub(shards), shards[0], _truth_near(shards[0], root), split)
     if questions is not None:
         raise _without_truth(questions)
     if _find(root, _TRUTH) is not None and fold is None and test is None:
@@ -112,9 +112,10 @@ def _shards(root: Path) -> list[Path]:
     return find_shards(root, "train", _HUB)
 
 
-def _truth_near(shard: Path) -> Path:
-    above = shard.parent.parent
-    found = next((f / _TRUTH for f in (shard.parent, above, above / "data") if (f / _TRUTH).is_file()), None)
+def _truth_near(shard: Path, root: Path) -> Path:
+    inside = [folder for folder in shard.parents if folder == root or root in folder.parents]
+    folders = [folder for place in (*inside, shard.parent.parent) for folder in (place, place / "data")]
+    found = next((folder / _TRUTH for folder in folders if (folder / _TRUTH).is_file()), None)
     if found is None:
         raise _without_truth(shard)
     note(found.parent)

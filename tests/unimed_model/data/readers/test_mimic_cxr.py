@@ -315,7 +315,7 @@ R2GEN_DAMAGE: list[tuple[Any, str]] = [
     ({"train": [{"image_path": ["a.jpg"], "text": CANARY}]}, "record 0: the key 'report' is missing"),
     ({"train": [CANARY]}, "record 0: an object is needed, not str"),
     ({"train": CANARY}, "holds no list 'train'"),
-    ([CANARY], "holds no list 'train'"),
+    ([CANARY], "must hold an object of lists of records"),
 ]
 
 

@@ -100,7 +100,8 @@ def test_missing_images(mpx_root: Path) -> None:
     [
         ("name,text,type\na.jpg,b,caption\n", "lacks the column 'context'"),
         ("", "is not a complete, valid CSV file"),
-        ('name,context,type\na.jpg,"it breaks off', "is not a complete, valid CSV file"),
+        ('name,context,type\na.jpg,"it breaks off', "line 2: 2 cells where the header has 3"),
+        ('name,context,type\na.jpg,b,"it breaks off', "is not a complete, valid CSV file"),
         ("name,context,type\na.jpg,b,caption\nb.jpg,it bre", "line 3: 2 cells where the header has 3"),
         ("name,context,type\n../a.jpg,b,caption\n", "row 0: the file name '../a.jpg' leaves the data folder"),
     ],

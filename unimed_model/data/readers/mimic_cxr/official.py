@@ -9,6 +9,7 @@ out, and those with findings over 800 characters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ def details(places: Sequence[Path], images: Collection[str]) -> dict[str, dict[s
     table = read_csv(path, _DETAILS).set_index("dicom_id")
     needed = table[table.index.isin(list(images))]
     return {
-        str(dicom): {str(key): _plain(value) for key, value in row.items() if value == value}  # NaN: an empty cell
+        str(dicom): {str(key): _plain(value) for key, value in row.items() if _is_told(value)}
         for dicom, row in zip(needed.index, needed.to_dict("records"), strict=True)
     }
 
@@ -122,6 +123,11 @@ class _Targets:
         if self._longest is not None and len(found.findings) > self._longest:
             return "", f"findings over {self._longest} characters"
         return found.target(), None
+
+
+def _is_told(value: Any) -> bool:
+    # an empty cell is NaN
+    return isinstance(value, str) or math.isfinite(value)
 
 
 def _plain(value: Any) -> str | int:

@@ -18,7 +18,7 @@ SELECTION = "annotation_small.json"
 
 
 def splits(places: Sequence[Path]) -> tuple[str, ...]:
-    """Return the splits that the folders hold."""
+    """Return the splits that the folders may hold: a file can lack some of them."""
     if first_file(places, ALL):
         return SPLITS
     return ("train",) if first_file(places, SELECTION) else ()
@@ -55,7 +55,12 @@ def records(
     if every is None:
         raise AbsentError(f"{places[0]} holds no {ALL}, which the split {wanted_splits[0]!r} needs.")
     content = read_json(every)
-    for split in wanted_splits:
+    if not isinstance(content, dict) or not any(name in content for name in SPLITS):
+        raise UserError(f"{every} must hold an object of lists of records, {', '.join(SPLITS)}.")
+    present = [split for split in wanted_splits if split in content]
+    if not present:
+        raise AbsentError(f"{every} holds no list {wanted_splits[0]!r}.")
+    for split in present:
         for record in _of_split(every, content, split):
             if (wanted is None or wanted(record.image_id)) and record.image_id not in seen:
                 yield record

@@ -22,8 +22,8 @@ SPLITS = ("train", "val", "test")
 
 IMAGE_LEVELS = ("files", "images", ".")
 # A name with an ending, so not `..`.
-_PLACE = re.compile(r"(?:^|/)(p\d\d/p\d+/s\d+/[^/\0]+\.\w+)$")
-_IDS = re.compile(r"p(\d+)/s(\d+)/[^/]+$")
+_PLACE = re.compile(r"(?:^|/)(p\d\d/p\d{1,12}/s\d{1,12}/[^/\0]+\.\w+)$")
+_IDS = re.compile(r"p(\d{1,12})/s(\d{1,12})/[^/]+$")
 _INNER = re.compile(r"physionet\.org|mimic.*|data_csv|radfm.*|\d+(\.\d+)+", re.IGNORECASE)
 _DEEPEST = 6
 _TRIED = 100

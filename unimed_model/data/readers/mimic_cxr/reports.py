@@ -133,5 +133,5 @@ def _first_folders(group: Path) -> list[Path]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:  # RuntimeError: encrypted
         raise UserError(f"{path} is not a complete, readable archive ({error}); download it again.") from error
