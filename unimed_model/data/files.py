@@ -63,6 +63,12 @@ def note(path: Path) -> None:
         noted.add(path)
 
 
+def note_absent(path: Path) -> None:
+    """Remember that a file is missing, by the nearest folder there is: it changes when the file appears."""
+    if _noted.get() is not None:
+        note(next(folder for folder in path.parents if folder.is_dir()))
+
+
 @contextmanager
 def noting() -> Iterator[set[Path]]:
     """Inside, the set that is yielded gets every file that is read and every folder that is listed."""

@@ -88,16 +88,26 @@ def is_prepared(root: Path) -> bool:
     return (root / HEAD).is_file()
 
 
+def read_head(folder: Path) -> dict[str, Any]:
+    """Return what a prepared folder says of itself: `root`, relative to it, and the names of its `datasets`.
+
+    Raises:
+        UserError: damaged, or of another version.
+    """
+    head = read_json(folder / HEAD)
+    whole = isinstance(head, dict) and head.get("format") == FORMAT and isinstance(head.get("root"), str)
+    if not whole or not isinstance(head.get("datasets"), list) or not all(isinstance(n, str) for n in head["datasets"]):
+        raise UserError(f"{folder / HEAD} is damaged or not of this version's form; prepare into another folder.")
+    return dict(head)
+
+
 def data_root(folder: Path) -> Path:
     """Return the data root that a prepared folder indexes.
 
     Raises:
         UserError: it is not where it was, or the folder is damaged or of another version.
     """
-    head = read_json(folder / HEAD)
-    if not isinstance(head, dict) or head.get("format") != FORMAT or not isinstance(head.get("root"), str):
-        raise UserError(f"{folder / HEAD} is not of this version's form; prepare again into another folder.")
-    root = (folder / head["root"]).resolve()
+    root = (folder.resolve() / read_head(folder)["root"]).resolve()
     if not root.exists():
         raise UserError(f"{folder} indexes {root}, which does not exist; move it back or prepare again.")
     return root
@@ -118,9 +128,8 @@ def entries(folder: Path) -> dict[str, Entry]:
     Raises:
         UserError: the folder is damaged.
     """
-    head = read_json(folder / HEAD)
     found = {}
-    for name in head.get("datasets", ()) if isinstance(head, dict) else ():
+    for name in read_head(folder)["datasets"]:
         entry = read_entry(folder, name)
         if entry is not None:
             found[name] = entry
@@ -199,7 +208,10 @@ def open_index(folder: Path, entry: Entry, split: str) -> IndexedSamples:
 def _require_unchanged(entry: Entry, root: Path) -> None:
     for path, state in entry.annotations.items():
         # A listing that has changed may hold more than was indexed, which takes nothing from what was.
-        if not state.same(State.of(root / path)) and not (root / path).is_dir():
+        unchanged = state.same(State.of(root / path)) or (
+            state.sha256 and state.same(State.of(root / path, digest=True))
+        )
+        if not unchanged and not (root / path).is_dir():
             raise UserError(
                 f"{root / path} has changed since {entry.dataset} was prepared; run unimed-data prepare again."
             )

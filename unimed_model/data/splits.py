@@ -34,6 +34,7 @@ def listed(root: Path) -> Lists | None:
     Raises:
         UserError: only one of them is there, a name stands in both, or a list is empty.
     """
+    note(root)  # it may get lists
     paths = {split: root / f"{split}.txt" for split in SPLITS}
     present = [path.is_file() for path in paths.values()]
     if not any(present):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,17 @@ from unimed_model.data.preparation.leakage import Leak, leaks
 from unimed_model.data.preparation.ledger import read_ledger, write_ledger
 from unimed_model.data.preparation.manifest import manifest, units_of
 from unimed_model.data.preparation.pictures import Ledger, examine, key_of
-from unimed_model.data.prepared import FORMAT, HEAD, Entry, SplitEntry, index_path, is_prepared, open_index, read_entry
+from unimed_model.data.prepared import (
+    FORMAT,
+    HEAD,
+    Entry,
+    SplitEntry,
+    index_path,
+    is_prepared,
+    open_index,
+    read_entry,
+    read_head,
+)
 from unimed_model.data.sample import Sample, Samples
 from unimed_model.data.sources import DatasetSource, open_source, skipping
 from unimed_model.data.splits import Lists
@@ -113,10 +123,15 @@ def prepare(
     Raises:
         UserError: ``out`` holds something else, or indexes another root.
     """
-    base = root if root.is_dir() else root.parent
+    folder = root if root.is_dir() else root.parent
+    base, out = folder.resolve(), out.resolve()
     _claim(out, base)
     ledger = read_ledger(out / "pictures.parquet", base)
-    for source in sources:
+    for found in sources:
+        inside = found.root.is_relative_to(folder)
+        # Paths are compared with those of the index, which know no links and no working folder.
+        place = base / found.root.relative_to(folder) if inside else found.root.resolve()
+        source = replace(found, root=place)
         try:
             done = _Job(source, base, out, settings, ledger, quiet).run()
         except UserError as error:
@@ -133,7 +148,7 @@ def _claim(out: Path, base: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"The output {out} is a file; name a folder.")
     if is_prepared(out):
-        head = json.loads((out / HEAD).read_text(encoding="utf-8"))
+        head = read_head(out)
         if (out / head["root"]).resolve() != base.resolve():
             raise UserError(f"{out} indexes {(out / head['root']).resolve()}, not {base}; name another folder.")
         return
@@ -144,7 +159,7 @@ def _claim(out: Path, base: Path) -> None:
 
 def _remember(out: Path, name: str) -> None:
     """Name a dataset in the head; its order is that in which datasets were first prepared."""
-    head = json.loads((out / HEAD).read_text(encoding="utf-8"))
+    head = read_head(out)
     if name not in head["datasets"]:
         head["datasets"].append(name)
         _write(out / HEAD, json.dumps(head, indent=1) + "\n")

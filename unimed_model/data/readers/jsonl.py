@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unimed_model.data.files import note, read_json_lines
+from unimed_model.data.files import note, note_absent, read_json_lines
 from unimed_model.data.findings import Findings
 from unimed_model.data.readers.duplicates import Duplicates
 from unimed_model.data.readers.jsonl_records import JsonlOptions, NoImageFile, sample_of
@@ -91,6 +91,7 @@ def read(request: Request, options: JsonlOptions) -> Samples:
         try:
             sample = sample_of(request, options, record, place, findings)
         except NoImageFile as missing:
+            note_absent(missing.path)
             absent.append(missing.path)
             continue
         if sample is None:

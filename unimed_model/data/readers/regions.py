@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unimed_model.data.boxes import PixelBox, Rounding, box_problem, box_text, clip, normalise, union
-from unimed_model.data.files import read_json_records
+from unimed_model.data.files import note_absent, read_json_records
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageSource
+from unimed_model.data.readers.quoted import shown
 from unimed_model.data.readers.request import ImageOptions, Request, missing_images
 from unimed_model.data.sample import Sample, Samples
 from unimed_model.data.templates import evaluation_instruction
@@ -135,7 +136,7 @@ def _named_box(record: dict[str, Any], where: str) -> tuple[str, PixelBox]:
         raise UserError(f"{where}: one object per entry is needed, such as {{'Liver': [10, 20, 30, 40]}}.")
     ((name, box),) = record.items()
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        raise UserError(f"{where}: the box of {name!r} must be four numbers [x, y, w, h], not {box!r}.")
+        raise UserError(f"{where}: the box of {shown(name)} must be four numbers [x, y, w, h], not {shown(box)}.")
     if not name.strip():
         raise UserError(f"{where}: the object has no name.")
     x, y, w, h = box
@@ -158,6 +159,7 @@ def _with_sizes(request: Request, options: RegionOptions, regions: list[Region],
     if absent and options.missing_images == "error":
         raise missing_images(request.dataset, list(absent.values()))
     for key, path in absent.items():
+        note_absent(path)
         findings.leave_out("missing image", str(path), len(by_image[key]))
     sizes = {
         key: size_or_finding(found[0].image, options, findings, len(found))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unimed_model.closed import Closed
+from unimed_model.data.files import note_absent
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
 from unimed_model.data.sample import Sample, Samples, frozen
@@ -99,6 +100,8 @@ def finish(request: Request, samples: Sequence[Sample], findings: Findings, miss
     if absent and missing == "error":
         raise missing_images(request.dataset, list(absent))
     kept = [sample for sample in samples if _path(sample) not in absent]
+    for path in absent:
+        note_absent(path)
     if absent:
         findings.leave_out("missing image", str(next(iter(absent))), len(samples) - len(kept))
     return Samples(kept, findings)

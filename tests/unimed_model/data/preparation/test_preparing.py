@@ -274,3 +274,42 @@ def test_damaged_files_are_named(root, tmp_path, name, how):
         path.unlink()
         run(root, tmp_path / "out")
         assert load_dataset("slake_vqa", tmp_path / "out")
+
+
+def test_an_image_that_arrives_later_is_indexed(root, tmp_path):
+    path = root / "slake" / "imgs" / "xmlab2" / "source.jpg"
+    kept = path.read_bytes()
+    path.unlink()
+    settings = Settings(skip_missing=True)
+    assert run(root, tmp_path / "out", settings)["slake_vqa"].entry.splits["train"].samples == 2
+    path.write_bytes(kept)
+    assert run(root, tmp_path / "out", settings)["slake_vqa"].entry.splits["train"].samples == 3
+
+
+def test_roots_and_outputs_behind_links(root, tmp_path, monkeypatch):
+    (tmp_path / "deep" / "real").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "real")
+    (tmp_path / "root_link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    for given in (Path("root"), Path("root_link"), root):
+        done = run(given, Path("link"))
+        assert all(d.refused is None for d in done.values())
+        assert {d.fresh for d in done.values()} == {given == Path("root")}
+    assert load_dataset("slake_vqa", tmp_path / "link")[0].image is not None
+
+
+def test_touched_annotations_with_known_digests_still_open(root, tmp_path):
+    run(root, tmp_path / "out", Settings(digest=True))
+    for path in root.rglob("*.json"):
+        os.utime(path, ns=(1, 1))
+    assert load_dataset("slake_vqa", tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": 1, "root": ".", "datasets": 5}'])
+def test_a_damaged_head_is_named_by_prepare_too(root, tmp_path, content):
+    run(root, tmp_path / "out")
+    (tmp_path / "out" / "prepared.json").write_text(content)
+    with pytest.raises(UserError, match=r"prepared\.json"):
+        run(root, tmp_path / "out")
+    with pytest.raises(UserError, match=r"prepared\.json"):
+        discover(tmp_path / "out")

@@ -240,7 +240,7 @@ def test_lists_of_images_and_of_masks_go_before_the_draw(tmp_path: Path) -> None
     assert test.skipped == {"listed, but not in the files": 1}
     assert "ct_00--SET--gone--z_0000" in test.findings["listed, but not in the files"].first
     (folder / "test.txt").write_text(f"{image}--0001_000")
-    with pytest.raises(UserError, match=rf"The lists put {image}--0001_000 into test, but it or its image"):
+    with pytest.raises(UserError, match=rf"The lists put '{image}--0001_000' into test, but it or its image"):
         ids(tmp_path, "train")
 
 

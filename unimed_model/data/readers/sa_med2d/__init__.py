@@ -50,7 +50,7 @@ def read(request: Request, options: SAMed2DOptions) -> Samples:
     findings = Findings()
     prepared = unpacked(request.root, f"regions_small_{request.split}")
     if prepared is not None:
-        return region_samples(request, options, prepared_regions(prepared, request), findings)
+        return region_samples(request, options, prepared_regions(prepared, request, options, findings), findings)
     demo = unpacked(request.root, FILES[request.split])
     if demo is not None:
         return region_samples(request, options, demo_regions(demo, request, options, findings), findings)

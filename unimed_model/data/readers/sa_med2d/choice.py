@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from unimed_model.data.readers.quoted import shown
 from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.readers.sa_med2d.names import Picture
 from unimed_model.data.readers.sa_med2d.scan import Scan, case_rank
@@ -64,7 +65,9 @@ class Listed:
             others = frozenset().union(*(other for key, other in units.items() if key != name))
             torn = sorted(unit for unit in listed if unit in others or _image_of(unit) in others)
             if torn:
-                raise UserError(f"The lists put {torn[0]} into {name}, but it or its image into another split as well.")
+                raise UserError(
+                    f"The lists put {shown(torn[0])} into {name}, but it or its image into another split as well."
+                )
         self.units = units.get(split, frozenset())
         self.seen: set[str] = set()
         self._images = self.units | frozenset(map(_image_of, self.units))

@@ -11,9 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from unimed_model.data.files import read_json, relative_name
+from unimed_model.data.files import read_json
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
+from unimed_model.data.readers.quoted import file_name, shown
 from unimed_model.data.readers.regions import Region, size_or_finding
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d import names
@@ -38,10 +39,10 @@ def demo_regions(folder: Path, request: Request, options: SAMed2DOptions, findin
         if present and size is None:
             continue
         for mask in sorted(set(masks)):
-            where = f"{path}, {mask}"
             place = _place(mask, path)
+            where = f"{path}, {mask}"
             label = _label(mask, image)
-            if label is None or not (options.labels == "all" or names.names_an_object(label)):
+            if label is None or not names.usable(label, generic=options.labels == "all"):
                 findings.leave_out("unusable label" if label else "unusable name", where)
                 continue
             pixels = usable_box(folder / place, size, options.inclusive, findings) if size else None
@@ -71,13 +72,13 @@ def _masks_of_images(path: Path) -> dict[str, list[str]]:
         elif isinstance(value, str):
             found[value].append(key)
         else:
-            raise UserError(f"{path}: {key!r} must be followed by an image or a list of masks.")
+            raise UserError(f"{path}: {shown(key)} must be followed by an image or a list of masks.")
     return found
 
 
 def _place(name: str, path: Path) -> Path:
     """Return the path within the folder: names begin with a folder `data_demo/`, whatever it is called here."""
-    return Path(*relative_name(name, f"{path}, {name}").parts[-2:])
+    return Path(*file_name(name, f"{path}, {shown(name)}").parts[-2:])
 
 
 def _label(mask: str, image: str) -> str | None:

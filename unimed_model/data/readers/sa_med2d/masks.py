@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from unimed_model.data.boxes import PixelBox
-from unimed_model.data.files import note
+from unimed_model.data.files import note, note_absent
 from unimed_model.data.findings import Findings
 from unimed_model.data.masks import mask_box, mask_size
 from unimed_model.data.readers.regions import RegionOptions
@@ -39,6 +39,7 @@ def usable_box(path: Path, size: tuple[int, int], inclusive: bool, findings: Fin
         findings: get what is wrong.
     """
     if not path.is_file():
+        note_absent(path)
         findings.leave_out("missing mask", str(path))
         return None
     note(path)

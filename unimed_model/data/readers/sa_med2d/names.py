@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from unimed_model.data.files import read_json
+from unimed_model.data.readers.quoted import shown
 from unimed_model.errors import UserError
 
 GROUPS = ("ct", "mr")
@@ -115,6 +116,11 @@ def names_an_object(label: str) -> bool:
     return not _GENERIC.fullmatch(label.strip())
 
 
+def usable(label: str, generic: bool) -> bool:
+    """Say whether a label can name a region: in words, and an object, unless `generic` ones are let pass."""
+    return bool(spoken(label)) and (generic or names_an_object(label))
+
+
 def exclusion(dataset: str, class_id: str | None = None) -> str | None:
     """Return the kind of finding by which a dataset, or a class of it, is left out; None where it is not."""
     found = EXCLUDED.get((folded(dataset), class_id))
@@ -147,16 +153,15 @@ def _inverted(dataset: str, classes: dict[str, object], generic: bool, path: Pat
     ids = {raw: str(number).zfill(4) for raw, number in classes.items()}
     wrong = next((raw for raw, number in ids.items() if not number.isdecimal()), None)
     if wrong is not None:
-        raise UserError(f"{path}: the class of {wrong!r} in {dataset} must be digits, not {classes[wrong]!r}.")
+        raise UserError(
+            f"{path}: the class of {shown(wrong)} in {shown(dataset)} must be digits, not {shown(classes[wrong])}."
+        )
     times = Counter(ids.values())
     return {
         number: Label(
             raw,
             spoken(raw),
-            bool(spoken(raw))
-            and (generic or names_an_object(raw))
-            and times[number] == 1
-            and exclusion(dataset, number) is None,
+            usable(raw, generic) and times[number] == 1 and exclusion(dataset, number) is None,
         )
         for raw, number in ids.items()
     }

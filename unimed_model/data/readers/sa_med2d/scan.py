@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import heapq
 from array import array
+from codecs import BOM_UTF8
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from unimed_model.data.files import note, relative_name
+from unimed_model.data.files import note
 from unimed_model.data.findings import Findings
+from unimed_model.data.readers.quoted import LONGEST_NAME, file_name, shown
 from unimed_model.data.readers.regions import SEVERAL
 from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.readers.sa_med2d.names import GROUPS, Label, Labels, Picture
 from unimed_model.data.splits import rank
 from unimed_model.errors import UserError
 
+# Real ones have thousands at most; a list of tens of thousands of masks still fits.
+_LONGEST_ENTRY = 4_000_000
+_LONGEST_REASON = 200
 _PREFIXES = tuple(f"{group}_" for group in GROUPS)
 
 
@@ -139,40 +144,72 @@ def entries(path: Path) -> Iterator[tuple[str, list[str]]]:
     note(path)
     try:
         with path.open("rb") as stream:
-            _require_object(path, stream.read(64))
-            stream.seek(0)
             size = path.stat().st_size
             with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, delay=2, leave=False) as bar:
-                for image, masks in ijson.kvitems(_Measured(stream, bar.update), ""):
-                    if not isinstance(masks, list) or not all(isinstance(mask, str) for mask in masks):
-                        raise UserError(f"{path}: {image!r} must be followed by a list of mask files.")
-                    yield image, masks
+                yield from _entries(_Measured(stream, bar.update, path), path)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; complete the download.") from error
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or ["damaged"])[0]
+        reason = (str(error).splitlines() or ["damaged"])[0].strip()[:_LONGEST_REASON]
         raise UserError(f"{path} is not complete, valid JSON ({reason}); download it again.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
 
-class _Measured:
-    """A stream that says how many bytes are read; the parser would pass by a wrapper that has more than `read`."""
+def _entries(stream: _Measured, path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the entries from the parser's events, so that nothing of another form is built or descended into."""
+    import ijson
 
-    def __init__(self, stream: BinaryIO, update: Callable[[int], object]) -> None:
-        self._stream, self._update = stream, update
+    # Without `use_float` the parser makes Python integers of numbers, and dies of one with over 4,300 digits.
+    events = ijson.basic_parse(stream, use_float=True)
+    if next(events, ("", None))[0] != "start_map":
+        raise UserError(f"{path} must hold one JSON object {{image: [mask, ...]}}; download it again.")
+    image = ""
+    masks: list[str] | None = None
+    for event, value in events:
+        if event == "string" and masks is not None:
+            masks.append(value)
+        elif event == "map_key":
+            image = value
+        elif event == "start_array" and masks is None:
+            masks = []
+        elif event == "end_array" and masks is not None:
+            yield image, masks
+            masks = None
+            stream.entry = 0
+        elif event != "end_map":  # that of the file: no other object was let in
+            raise UserError(f"{path}: {shown(image)} must be followed by a list of mask files.")
+
+
+class _Measured:
+    """A stream that says how many bytes are read; the parser would pass by a wrapper that has more than `read`.
+
+    Attributes:
+        entry: bytes that were read since an entry ended.
+    """
+
+    def __init__(self, stream: BinaryIO, update: Callable[[int], object], path: Path) -> None:
+        self._stream, self._update, self._path = stream, update, path
+        self.entry = 0
+        start = stream.read(len(BOM_UTF8))
+        self._start = start.removeprefix(BOM_UTF8)
+        update(len(start) - len(self._start))
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes."""
-        content = self._stream.read(size)
+        """Return the next bytes.
+
+        Raises:
+            UserError: an entry is of a length that no image has.
+        """
+        if self.entry > _LONGEST_ENTRY:
+            place = self._stream.tell() - self.entry
+            raise UserError(f"{self._path}: the entry after byte {place:,} is longer than {_LONGEST_ENTRY:,} bytes.")
+        if size == 0:  # by which the parser asks for the kind of stream
+            return b""
+        content, self._start = self._start or self._stream.read(size), b""
         self._update(len(content))
+        self.entry += len(content)
         return content
-
-
-def _require_object(path: Path, start: bytes) -> None:
-    # The parser passes over a list in silence, and says little of an empty file.
-    if not start.lstrip().startswith(b"{"):
-        raise UserError(f"{path} must hold one JSON object {{image: [mask, ...]}}; download it again.")
 
 
 class _Scanning:
@@ -272,9 +309,10 @@ class _Scanning:
             heapq.heappush(heap, (-place, candidate))
 
     def _refuse_leaving(self, name: str) -> None:
-        # `relative_name` decides; most of millions of names cannot be suspect.
-        if ".." in name or "\\" in name or "\0" in name or name.startswith("/") or name[1:2] == ":" or not name:
-            relative_name(name, f"{self.path}, {name}")
+        # `file_name` decides; most of millions of names cannot be suspect.
+        suspect = ".." in name or "\\" in name or "\0" in name or name.startswith("/") or name[1:2] == ":" or not name
+        if suspect or len(name) > LONGEST_NAME or not name.isascii():
+            file_name(name, f"{self.path}, {shown(name)}")
 
 
 def _once(candidates: Iterable[Candidate]) -> list[Candidate]:

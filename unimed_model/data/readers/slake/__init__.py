@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unimed_model.data import splits
-from unimed_model.data.files import note, read_json_records, relative_name, text_field
+from unimed_model.data.files import note, read_json_records, text_field
+from unimed_model.data.readers.quoted import file_name, shown
 from unimed_model.data.readers.request import Request
 from unimed_model.errors import AbsentError, UserError
 
@@ -38,7 +39,7 @@ TEST_IMAGES = 92
 _BASES = (".", "Slake1.0", "Slake1.0/Slake1.0")
 _LEVELS = ("imgs", "imgs/imgs", ".")
 _ARCHIVES = ("imgs.zip", "Slake1.0.zip")
-_IMAGE_ID = re.compile(r"(?:xmlab)?(\d+)")
+_IMAGE_ID = re.compile(r"(?:xmlab)?([0-9]{1,6})")
 
 
 def question_files(root: Path) -> dict[str, Path]:
@@ -87,11 +88,11 @@ def image_name(record: dict[str, Any], where: str) -> PurePosixPath:
     """Return the `img_name` of a record, always `xmlabN/source.jpg`.
 
     Raises:
-        UserError: missing, leaving the root, or not inside a folder `xmlabN`.
+        UserError: missing, leaving the root, too long, or not inside a folder `xmlabN`.
     """
-    name = relative_name(text_field(record, "img_name", where), where)
+    name = file_name(text_field(record, "img_name", where), where)
     if not _IMAGE_ID.fullmatch(name.parts[0]) or len(name.parts) < 2:
-        raise UserError(f"{where}: img_name must look like 'xmlab7/source.jpg', not {str(name)!r}.")
+        raise UserError(f"{where}: img_name must look like 'xmlab7/source.jpg', not {shown(str(name))}.")
     return name
 
 
@@ -130,8 +131,7 @@ def images_of_split(request: Request) -> frozenset[int]:
         return frozenset(image_number(name.parts[0]) for name in names)
     lists = listed(request.root) or request.lists
     if lists is not None:
-        numbers = {split: frozenset(_listed_number(split, name) for name in names) for split, names in lists.items()}
-        return numbers.get(request.split, frozenset())
+        return _listed_numbers(lists).get(request.split, frozenset())
     test, train = seeded_split(request.seed)
     return test if request.split == "test" else train
 
@@ -161,7 +161,19 @@ def _bases(root: Path) -> list[Path]:
     return [base for base in (root / name for name in _BASES) if base.is_dir()]
 
 
+def _listed_numbers(lists: splits.Lists) -> dict[str, frozenset[int]]:
+    numbers: dict[str, frozenset[int]] = {}
+    for split, names in lists.items():
+        own = frozenset(_listed_number(split, name) for name in names)
+        # `xmlab7`, `xmlab07` and `7` are one image, so texts that differ may still overlap.
+        other = next((key for key, found in numbers.items() if own & found), None)
+        if other is not None:
+            raise UserError(f"xmlab{min(own & numbers[other])} stands in both {other}.txt and {split}.txt.")
+        numbers[split] = own
+    return numbers
+
+
 def _listed_number(split: str, name: str) -> int:
     if not _IMAGE_ID.fullmatch(name):
-        raise UserError(f"{split}.txt: {name!r} is not a folder name such as xmlab7.")
+        raise UserError(f"{split}.txt: {shown(name)} is not a folder name such as xmlab7.")
     return image_number(name)

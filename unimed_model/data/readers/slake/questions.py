@@ -1,9 +1,11 @@
 """Slake's questions (VQA): the three official files, or each image's `question.json` where there are none.
 
 English by default (`language="zh"` or `"all"` for the rest). Records without an answer are left out and
-counted; the published files have exactly one.
+counted; the published files have exactly one. A sample is called by its `qid`, or by image, file and place where that
+is not a whole number of its own.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from unimed_model.data.sample import Sample, Samples
 from unimed_model.data.templates import evaluation_instruction
 from unimed_model.errors import AbsentError, UserError
 
+_BY_IMAGE = "question.json"
 LANGUAGES = ("en", "zh", "all")
 _META = ("answer_type", "base_type", "content_type", "location", "modality", "triple")
 
@@ -40,11 +43,15 @@ def read(request: Request, options: ImageOptions) -> Samples:
     duplicates = Duplicates(findings)
     samples: list[Sample] = []
     levels = slake.image_levels(request.root) if request.images else [request.root / "imgs"]
-    for path, index, record in _records(request):
+    records = list(_records(request))
+    times = Counter(qid for _, _, record in records if (qid := _qid(record)) is not None)
+    for path, index, record in records:
         where = f"{path}, record {index}"
         if request.language not in ("all", text_field(record, "q_lang", where)):
             continue
-        sample = _sample(request, levels, record, where, f"{path.stem}-{index}")
+        qid = _qid(record)
+        name = _place(path, index, record, where) if qid is None or times[qid] > 1 else str(qid)
+        sample = _sample(request, levels, record, where, name)
         empty = [key for key, text in (("answer", sample.answer), ("question", sample.meta["subject"])) if not text]
         if empty:
             findings.leave_out(f"empty {empty[0]}", where)
@@ -80,15 +87,24 @@ def _sources(request: Request) -> list[Path]:
 
 
 def _question_files_by_image(root: Path) -> Iterator[Path]:
-    files = (folder / "question.json" for folder in slake.image_folders(root))
+    files = (folder / _BY_IMAGE for folder in slake.image_folders(root))
     return (path for path in files if path.is_file())
 
 
-def _sample(request: Request, levels: list[Path], record: dict[str, Any], where: str, place: str) -> Sample:
+def _qid(record: dict[str, Any]) -> int | None:
+    # An image's own question.json may lack it, or number anew.
+    qid = record.get("qid")
+    return qid if isinstance(qid, int) and not isinstance(qid, bool) else None
+
+
+def _place(path: Path, index: int, record: dict[str, Any], where: str) -> str:
+    folder = path.parent.name if path.name == _BY_IMAGE else slake.image_name(record, where).parts[0]
+    return f"{folder}-{path.stem}-{index}"
+
+
+def _sample(request: Request, levels: list[Path], record: dict[str, Any], where: str, sample_id: str) -> Sample:
     name = slake.image_name(record, where)
     question = text_field(record, "question", where)
-    # An image's own question.json may lack qid.
-    sample_id = str(record["qid"]) if "qid" in record else f"{name.parts[0]}-{place}"
     return request.sample(
         sample_id=sample_id,
         image_id=name.parts[0],
@@ -101,5 +117,5 @@ def _sample(request: Request, levels: list[Path], record: dict[str, Any], where:
             "language": record["q_lang"],
             **{key: record[key] for key in _META if key in record},
         },
-        image_source=ImageFile(slake.image_path(levels, name)),
+        image_source=ImageFile(slake.image_path(levels, name) if request.images else levels[0] / name),
     )

@@ -11,6 +11,7 @@ from unimed_model.data.files import note
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
 from unimed_model.data.readers import slake
+from unimed_model.data.readers.quoted import shown
 from unimed_model.data.readers.regions import Region, RegionOptions, named_boxes, region_samples
 from unimed_model.data.readers.request import Request
 from unimed_model.data.sample import Samples
@@ -41,7 +42,7 @@ def _regions(request: Request) -> Iterator[Region]:
                 size=None,
                 name=name,
                 pixels=pixels,
-                where=f"{path}, object {name!r}",
+                where=f"{path}, object {shown(name)}",
                 sample_id=f"{folder.name}-{index}",
                 image_id=folder.name,
             )
