@@ -168,7 +168,7 @@ def test_damaged_files_are_named(root: Path) -> None:
     # 4,301 digits end the process where the parser makes a number of them
     for hostile in ('{"a":' + "9" * 4301 + "}", '{"a":' * 50_000):
         path.write_text(hostile)
-        with pytest.raises(UserError, match="a list of mask files|integer overflow"):
+        with pytest.raises(UserError, match=r"a list of mask files|integer overflow"):
             load_dataset("sa_med2d_rec", root, images=False)
     path.write_bytes(content.encode().replace(b"scan_01", b"sc\xffn_01"))
     with pytest.raises(UserError, match=r"SAMed2D_v1\.json is not complete, valid JSON"):
