@@ -175,6 +175,8 @@ def _asked(offered: list[DatasetSource], datasets: str | None, root: Path) -> tu
     if datasets is None:
         return offered, []
     names = [name.strip() for name in datasets.split(",") if name.strip()]
+    if not names:
+        raise UserError("--datasets names no dataset.")
     present = {source.name for source in offered}
     wanted = [name for name in names if name in PUBLISHED and name not in present]
     return select_sources(offered, tuple(name for name in names if name not in wanted), str(root)), wanted

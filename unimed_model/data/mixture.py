@@ -71,6 +71,10 @@ class Mixture:
         _require_samples(sizes)
         if batches not in ("homogeneous", "mixed"):
             raise UserError(f"The batches of a mixture are 'homogeneous' or 'mixed', not {batches!r}.")
+        if batch_size < 1 or steps < 0:
+            raise UserError(
+                f"A mixture has batches of 1 sample or more and 0 steps or more, not {batch_size} and {steps}."
+            )
         if not 0 <= rank < world:
             raise UserError(f"Of {world} processes none has the rank {rank}; ranks count from 0.")
         self.datasets = dict(datasets)
@@ -149,6 +153,8 @@ class Mixture:
             raise UserError(
                 f"The state of the mixture is damaged: {step} steps do not draw {sum(drawn.values())} samples."
             )
+        if Counter(drawn) != self._drawn_by(step):
+            raise UserError("The state of the mixture is damaged: other samples come first in this sequence.")
         if step > self.steps:
             raise UserError(f"The state was taken after {step} steps, but this run has {self.steps}.")
         self._step, self._drawn = step, Counter(drawn)

@@ -316,3 +316,18 @@ def test_a_seed_draws_what_it_always_drew():
         ("rec", 1, "Could you tell me the location for X?"),
         ("rec", 0, "From this image, tell me the location of X."),
     ]
+
+
+@pytest.mark.parametrize(("size", "steps"), [(0, 4), (-1, 4), (2, -1)])
+def test_batches_of_nothing_are_refused(size: int, steps: int) -> None:
+    with pytest.raises(UserError, match="batches of 1 sample or more"):
+        Mixture({"a": range(5)}, size, steps, seed=0)  # type: ignore[arg-type]
+
+
+def test_a_state_whose_counts_were_shifted_is_refused() -> None:
+    mixture = Mixture({"a": range(50), "b": range(50)}, 2, 20, seed=0)  # type: ignore[arg-type]
+    state = mixture.state_dict(steps=10)
+    mixture.load_state_dict(state)
+    shifted = {**state, "drawn": {"a": state["drawn"]["a"] + 2, "b": state["drawn"]["b"] - 2}}
+    with pytest.raises(UserError, match="other samples come first"):
+        mixture.load_state_dict(shifted)
