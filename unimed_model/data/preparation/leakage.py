@@ -1,7 +1,8 @@
 """What two splits of a dataset have in common that they should not: images, patients, pictures that are nearly equal.
 
 Pictures are compared by their 16 x 16 grey thumbnails: two are nearly equal when these correlate by at least 0.998,
-which survives compression, scaling and changes of brightness and contrast, but not cropping.
+and a linear fit leaves at most 1.5 grey levels. That survives compression, scaling and changes of brightness and
+contrast, but not cropping.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 NEAR = 0.998
 """Least correlation of the thumbnails of near-duplicates."""
+LEFT = 1.5
+"""Most that the best linear fit of one thumbnail by the other leaves, root of the mean square, in grey levels."""
 _ROWS = 1024
 
 
@@ -91,22 +94,29 @@ def _near(a: _Facts, b: _Facts) -> list[tuple[str, str]]:
     names_b = [name for name in b.thumbnails if name not in a.images]
     if not names_a or not names_b:
         return []
-    known, looked = _normalised(a, names_a), _normalised(b, names_b)
+    (known, _), (looked, contrast) = _normalised(a, names_a), _normalised(b, names_b)
     alike = []
     for start in range(0, len(names_b), _ROWS):
         correlation = looked[start : start + _ROWS] @ known.T
         nearest = correlation.argmax(axis=1)
         best = correlation[np.arange(len(nearest)), nearest]
-        alike += [(names_b[start + row], names_a[nearest[row]]) for row in np.flatnonzero(best >= NEAR)]
+        # What is left of the one after the best linear fit by the other, in grey levels: a bright frame that two
+        # pictures share makes them correlate, whatever is inside.
+        left = contrast[start : start + _ROWS] * np.sqrt(np.clip(1 - best**2, 0, None))
+        rows = np.flatnonzero((best >= NEAR) & (left <= LEFT))
+        alike += [(names_b[start + row], names_a[nearest[row]]) for row in rows]
     return alike
 
 
-def _normalised(facts: _Facts, names: Sequence[str]) -> NDArray[np.float32]:
-    """Return thumbnails (images, 256) with mean 0 and length 1; those of one grey all over are 0, like nothing else."""
+def _normalised(facts: _Facts, names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return thumbnails (images, 256) with mean 0 and length 1, and the standard deviation of each in grey levels.
+
+    Those of one grey all over are 0, like nothing else.
+    """
     import numpy as np
 
     values = np.stack([np.frombuffer(facts.thumbnails[name], np.uint8) for name in names]).astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     values /= np.where(lengths > 0, lengths, np.float32(1))
-    return values
+    return values, lengths[:, 0] / np.float32(values.shape[1] ** 0.5)

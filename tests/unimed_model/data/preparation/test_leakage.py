@@ -76,3 +76,17 @@ def test_near_duplicates_are_those_of_a_plain_loop(tmp_path_factory, one, other)
     b = [sample(folder, "b", f"b{i}", texture(seed)) for i, seed in enumerate(other)]
     expected = sum(seed in one for seed in other)
     assert sum(count for _, count, _ in found({"a": a, "b": b})) == expected
+
+
+def test_a_bright_frame_alone_makes_no_duplicates(tmp_path):
+    def framed(seed):
+        inside = np.random.default_rng(seed).integers(24, 37, (12, 12), np.uint8)
+        picture = Image.new("L", (256, 256), 250)
+        picture.paste(Image.fromarray(inside).resize((192, 192), Image.Resampling.NEAREST), (32, 32))
+        return picture
+
+    train = [sample(tmp_path, "train", f"t{i}", framed(i)) for i in range(10)]
+    test = [sample(tmp_path, "test", f"s{i}", framed(100 + i)) for i in range(10)]
+    assert found({"train": train, "test": test}) == []
+    again = [sample(tmp_path, "test", "again", changed(framed(3), "compressed"))]
+    assert found({"train": train, "test": again}) == [("near-duplicate", 1, "again is nearly t3 of train")]
