@@ -7,9 +7,7 @@ from typing import Any
 from unimed_model.data.files import relative_name
 from unimed_model.errors import UserError
 
-LONGEST_NAME = 255
-"""Bytes of a folder's or file's name: what file systems allow."""
-_LONGEST_PATH = 1_024
+_LONGEST_PATH = 512
 
 _quoting = reprlib.Repr()
 _quoting.maxstring = _quoting.maxother = 200
@@ -27,8 +25,7 @@ def file_name(name: str, where: str) -> PurePosixPath:
         UserError: the name is empty, absolute, climbs out of its folder, or is too long for a file; the sentence
             starts with `where`.
     """
-    if len(name) <= _LONGEST_PATH:
-        path = relative_name(name, where)
-        if all(len(part.encode(errors="surrogatepass")) <= LONGEST_NAME for part in path.parts):
-            return path
-    raise UserError(f"{where}: the file name {shown(name)} is too long for a file and is refused.")
+    # A path of short names may still be too long.
+    if len(name) > _LONGEST_PATH:
+        raise UserError(f"{where}: the file name {shown(name)} is longer than any file can have.")
+    return relative_name(name, where)

@@ -259,6 +259,27 @@ def test_unimeds_form_with_published_names_knows_the_case(tmp_path: Path) -> Non
         load_dataset("sa_med2d_rec", tmp_path, split="test")
 
 
+def test_labels_of_unimeds_form_are_spoken_and_judged_as_the_published_ones(tmp_path: Path) -> None:
+    for folder in ("images_small_train/ct", "regions_small_train/ct"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("L", (10, 10)).save(tmp_path / "images_small_train" / "ct" / "7.png")
+    labels = ["kidney_left", "union_liver_kidney", "liver", "class_3", "left", "_"]
+    path = tmp_path / "regions_small_train" / "ct" / "7.json"
+    path.write_text(json.dumps([{label: [0, 0, 5, 5]} for label in labels]))
+    usable = load_dataset("sa_med2d_reg", tmp_path)
+    assert [(s.sample_id, s.answer, s.meta["label"]) for s in usable] == [
+        ("ct/7-0", "left kidney", "kidney_left"),
+        ("ct/7-2", "liver", "liver"),
+    ]
+    assert usable.skipped == {"unusable label": 4}
+    assert usable.findings["unusable label"].first == f"{path}, object 'union_liver_kidney'"
+    refer = load_dataset("sa_med2d_rec", tmp_path)
+    assert refer[0].instruction == "Give me the location of left kidney."
+    everything = load_dataset("sa_med2d_reg", tmp_path, labels="all")
+    assert [sample.answer for sample in everything] == ["left kidney", "union liver kidney", "liver", "class 3", "left"]
+    assert everything.skipped == {"unusable label": 1}
+
+
 # --- as SAM-Med2D's demonstration names it
 
 
@@ -309,3 +330,20 @@ def test_a_demonstration_that_is_damaged_or_leaves_the_root(demo: Path) -> None:
     path.write_text('{"data_demo/images/a.png": 3}')
     with pytest.raises(UserError, match=r"must be followed by an image or a list of masks"):
         load_dataset("sa_med2d_rec", demo, images=False)
+
+
+@pytest.mark.parametrize("which", ["image", "mask"])
+def test_a_demonstration_with_a_name_that_no_file_can_have(demo: Path, which: str) -> None:
+    long = f"data_demo/images/{'x' * 300}.png"
+    mask = f"{long}_rib_000.png" if which == "image" else f"data_demo/masks/toy_0006_90_{'x' * 300}_000.png"
+    image = long if which == "image" else "data_demo/images/toy_0006_90.png"
+    (demo / "image2label_train.json").write_text(json.dumps({image: [mask]}))
+    with pytest.raises(UserError, match=r"image2label_train\.json, .* is longer than any file can have"):
+        load_dataset("sa_med2d_rec", demo)
+
+
+def test_a_label_of_a_demonstration_that_is_no_word_names_nothing(demo: Path) -> None:
+    content = {"data_demo/images/toy_0006_90.png": ["data_demo/masks/toy_0006_90____000.png"]}
+    (demo / "image2label_train.json").write_text(json.dumps(content))
+    samples = load_dataset("sa_med2d_reg", demo, labels="all")
+    assert (len(samples), samples.skipped) == (0, {"unusable label": 1})

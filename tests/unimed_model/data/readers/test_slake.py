@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -68,6 +69,32 @@ def test_questions_of_each_image_serve_where_no_file_holds_all(slake_root: Path)
     samples = load_dataset("slake_vqa", slake_root, split="test", language="all")
     assert [sample.answer for sample in samples] == ["Upper left", "左上"]
     assert len(set(_ids(samples))) == 2
+
+
+def _write_questions(path: Path, image: int, qids: list[object]) -> None:
+    record = {"img_name": f"xmlab{image}/source.jpg", "q_lang": "en", "answer": "A"}
+    records = [{**record, "question": f"{path.stem} {i}?", "qid": qid} for i, qid in enumerate(qids)]
+    path.write_text(json.dumps(records))
+
+
+def test_a_qid_that_is_no_number_of_its_own_gives_way_to_the_place(slake_root: Path) -> None:
+    _write_questions(slake_root / "train.json", 1, [None, 5, "5", 5, [6], True, 1, 1.0, 8])
+    _write_questions(slake_root / "test.json", 2, [8, 9])
+    (slake_root / "validation.json").unlink()
+    expected = [f"xmlab1-train-{i}" for i in range(9)] + ["xmlab2-test-0", "9"]
+    expected[6] = "1"
+    assert _ids(load_dataset("slake_vqa", slake_root)) == expected
+    assert _ids(load_dataset("slake_vqa", slake_root, split="official:test")) == ["8", "9"]
+
+
+def test_qids_that_begin_anew_with_each_image(slake_root: Path) -> None:
+    for name in ("train", "validation", "test"):
+        (slake_root / f"{name}.json").unlink()
+    for folder, image in ((1, 1), (2, 2), (700, 2)):  # one of them speaks of another's image
+        _write_questions(slake_root / "imgs" / f"xmlab{folder}" / "question.json", image, [0, 1])
+    assert _ids(load_dataset("slake_vqa", slake_root)) == [
+        f"xmlab{folder}-question-{i}" for folder in (1, 2, 700) for i in (0, 1)
+    ]
 
 
 def test_images_beside_the_json_files(slake_root: Path) -> None:
@@ -168,6 +195,33 @@ def test_without_images_boxes_are_counted_and_nothing_is_looked_for(slake_root: 
     assert "image_size" not in refer[1].meta
 
 
+def test_annotations_alone_look_for_no_picture(slake_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    stat = os.stat
+
+    def listen(path: object, *args: object, **options: object) -> os.stat_result:
+        asked.append(str(path))
+        return stat(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("os.stat", listen)
+    assert len(load_dataset("slake_vqa", slake_root, images=False)) == 3
+    assert asked
+    assert not [path for path in asked if path.endswith(".jpg")]
+    load_dataset("slake_vqa", slake_root)
+    assert [path for path in asked if path.endswith(".jpg")]
+
+
+@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "é" * 130, "x/" * 3000])
+def test_a_name_that_no_file_can_have_is_refused(slake_root: Path, name: str, images: bool) -> None:
+    records = json.loads((slake_root / "test.json").read_text(encoding="utf-8"))
+    records[1]["img_name"] = f"xmlab4/{name}"
+    (slake_root / "test.json").write_text(json.dumps(records))
+    with pytest.raises(UserError, match=r"test\.json, record 1: .* is longer than any file can have") as caught:
+        load_dataset("slake_vqa", slake_root, split="test", images=images)
+    assert len(str(caught.value)) < len(str(slake_root)) + 400
+
+
 def test_boxes_of_a_missing_image(slake_root: Path) -> None:
     (slake_root / "imgs" / "xmlab2" / "source.jpg").unlink()
     with pytest.raises(UserError, match="1 image file is missing"):
@@ -211,6 +265,23 @@ def test_malformed_detections(slake_root: Path, boxes: object, message: str) -> 
     assert "xmlab1/detection.json" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "boxes", [[{"Liver": ["x" * 100_000, 0, 1, 1]}], [{"x" * 100_000: 3}], [{"Liver": list(range(10_000))}]]
+)
+def test_what_an_error_quotes_is_short(slake_root: Path, boxes: object) -> None:
+    _write_boxes(slake_root, boxes)
+    with pytest.raises(UserError, match="must be four numbers") as caught:
+        load_dataset("slake_rec", slake_root)
+    assert len(str(caught.value)) < len(str(slake_root)) + 500
+
+
+def test_the_place_of_a_box_is_short(slake_root: Path) -> None:
+    _write_boxes(slake_root, [{"x" * 100_000: [0, 0, 300, 1]}])
+    with pytest.raises(UserError, match="leaves the image") as caught:
+        load_dataset("slake_rec", slake_root)
+    assert len(str(caught.value)) < len(str(slake_root)) + 500
+
+
 def test_split_lists_must_be_complete_and_disjoint(slake_root: Path) -> None:
     (slake_root / "test.txt").write_text("xmlab1 xmlab3")
     with pytest.raises(UserError, match=r"xmlab1 stands in both train\.txt and test\.txt"):
@@ -221,6 +292,25 @@ def test_split_lists_must_be_complete_and_disjoint(slake_root: Path) -> None:
     (slake_root / "test.txt").unlink()
     with pytest.raises(UserError, match=r"test\.txt is missing"):
         load_dataset("slake_vqa", slake_root)
+
+
+@pytest.mark.parametrize(("train", "test"), [("xmlab0", "0"), ("xmlab0", "xmlab00"), ("7 00", "xmlab3 xmlab000")])
+def test_split_lists_overlap_by_number_however_it_is_written(slake_root: Path, train: str, test: str) -> None:
+    (slake_root / "train.txt").write_text(train)
+    (slake_root / "test.txt").write_text(test)
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match=r"xmlab0 stands in both train\.txt and test\.txt"):
+            load_dataset("slake_rec", slake_root, split=split)
+
+
+def test_a_number_too_long_for_an_image_is_refused(slake_root: Path) -> None:
+    (slake_root / "test.txt").write_text("xmlab" + "1" * 5000)
+    with pytest.raises(UserError, match=r"test\.txt: '.*' is not a folder name") as caught:
+        load_dataset("slake_vqa", slake_root, split="test")
+    assert len(str(caught.value)) < 400
+    (slake_root / "imgs" / "xmlab1234567").mkdir()  # is no image of Slake's
+    (slake_root / "test.txt").write_text("xmlab3")
+    assert len(load_dataset("slake_rec", slake_root)) == 3
 
 
 @settings(deadline=None)

@@ -17,13 +17,15 @@ from typing import BinaryIO, Protocol
 
 from unimed_model.data.files import note
 from unimed_model.data.findings import Findings
-from unimed_model.data.readers.quoted import LONGEST_NAME, file_name, shown
+from unimed_model.data.readers.quoted import file_name, shown
 from unimed_model.data.readers.regions import SEVERAL
 from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.readers.sa_med2d.names import GROUPS, Label, Labels, Picture
 from unimed_model.data.splits import rank
 from unimed_model.errors import UserError
 
+# Of ASCII characters, of which a file's name may have more.
+_SURELY_SHORT = 200
 # Real ones have thousands at most; a list of tens of thousands of masks still fits.
 _LONGEST_ENTRY = 4_000_000
 _LONGEST_REASON = 200
@@ -191,9 +193,9 @@ class _Measured:
     def __init__(self, stream: BinaryIO, update: Callable[[int], object], path: Path) -> None:
         self._stream, self._update, self._path = stream, update, path
         self.entry = 0
-        start = stream.read(len(BOM_UTF8))
-        self._start = start.removeprefix(BOM_UTF8)
-        update(len(start) - len(self._start))
+        if stream.read(len(BOM_UTF8)) != BOM_UTF8:
+            stream.seek(0)
+        update(stream.tell())
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes.
@@ -204,9 +206,7 @@ class _Measured:
         if self.entry > _LONGEST_ENTRY:
             place = self._stream.tell() - self.entry
             raise UserError(f"{self._path}: the entry after byte {place:,} is longer than {_LONGEST_ENTRY:,} bytes.")
-        if size == 0:  # by which the parser asks for the kind of stream
-            return b""
-        content, self._start = self._start or self._stream.read(size), b""
+        content = self._stream.read(size)
         self._update(len(content))
         self.entry += len(content)
         return content
@@ -311,7 +311,7 @@ class _Scanning:
     def _refuse_leaving(self, name: str) -> None:
         # `file_name` decides; most of millions of names cannot be suspect.
         suspect = ".." in name or "\\" in name or "\0" in name or name.startswith("/") or name[1:2] == ":" or not name
-        if suspect or len(name) > LONGEST_NAME or not name.isascii():
+        if suspect or len(name) > _SURELY_SHORT or not name.isascii():
             file_name(name, f"{self.path}, {shown(name)}")
 
 
