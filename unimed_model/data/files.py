@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,9 @@ from typing import Any
 from unimed_model.errors import UserError
 
 _LONGEST_NAME = 255  # bytes
+_LONGEST_PATH = 512  # characters
+_quoting = reprlib.Repr()
+_quoting.maxstring = _quoting.maxother = 100
 
 _noted: ContextVar[set[Path] | None] = ContextVar("_noted", default=None)
 
@@ -162,15 +166,16 @@ def relative_name(name: str, where: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     drive = len(name) > 1 and name[1] == ":"
     if not path.parts or path.is_absolute() or drive or ".." in path.parts or "\0" in name:
-        raise UserError(f"{where}: the file name {shortened(name)!r} leaves the data folder and is refused.")
-    if any(len(part.encode()) > _LONGEST_NAME for part in path.parts):
-        raise UserError(f"{where}: the file name {shortened(name)!r} is longer than any file can have.")
+        raise UserError(f"{where}: the file name {shown(name)} leaves the data folder and is refused.")
+    # A path of short names may still be too long.
+    if len(name) > _LONGEST_PATH or any(len(part.encode()) > _LONGEST_NAME for part in path.parts):
+        raise UserError(f"{where}: the file name {shown(name)} is longer than any file can have.")
     return path
 
 
-def shortened(text: str, length: int = 80) -> str:
-    """Return a text found in the data as a message may quote it."""
-    return text if len(text) <= length else f"{text[:length]}…"
+def shown(value: Any) -> str:
+    """Return a value as `repr` writes it, its middle left out where it is long, so that a sentence can quote it."""
+    return _quoting.repr(value)
 
 
 def _json_object(line: bytes, where: str) -> dict[str, Any]:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unimed_model.data.boxes import PixelBox, Rounding, box_problem, box_text, clip, normalise, union
-from unimed_model.data.files import note_absent, read_json_records
+from unimed_model.data.files import note_absent, read_json_records, shown
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageSource
-from unimed_model.data.readers.quoted import shown
 from unimed_model.data.readers.request import ImageOptions, Request, missing_images
 from unimed_model.data.sample import Sample, Samples
 from unimed_model.data.templates import evaluation_instruction

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from unimed_model.data.readers.quoted import shown
+from unimed_model.data.files import shown
 from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.readers.sa_med2d.names import Picture
 from unimed_model.data.readers.sa_med2d.scan import Scan, case_rank

@@ -11,10 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from unimed_model.data.files import read_json
+from unimed_model.data.files import read_json, relative_name, shown
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
-from unimed_model.data.readers.quoted import file_name, shown
 from unimed_model.data.readers.regions import Region, size_or_finding
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d import names
@@ -78,7 +77,7 @@ def _masks_of_images(path: Path) -> dict[str, list[str]]:
 
 def _place(name: str, path: Path) -> Path:
     """Return the path within the folder: names begin with a folder `data_demo/`, whatever it is called here."""
-    return Path(*file_name(name, f"{path}, {shown(name)}").parts[-2:])
+    return Path(*relative_name(name, f"{path}, {shown(name)}").parts[-2:])
 
 
 def _label(mask: str, image: str) -> str | None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from unimed_model.data.files import read_json
-from unimed_model.data.readers.quoted import shown
+from unimed_model.data.files import read_json, shown
 from unimed_model.errors import UserError
 
 GROUPS = ("ct", "mr")

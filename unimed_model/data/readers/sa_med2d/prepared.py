@@ -7,10 +7,9 @@ of the names, but for names that are of no use; its splits are its own.
 from collections.abc import Iterator
 from pathlib import Path
 
-from unimed_model.data.files import note
+from unimed_model.data.files import note, shown
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
-from unimed_model.data.readers.quoted import shown
 from unimed_model.data.readers.regions import Region, named_boxes
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d import names

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from unimed_model.data import splits
 from unimed_model.data.boxes import union
-from unimed_model.data.files import note
+from unimed_model.data.files import note, relative_name
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
-from unimed_model.data.readers.quoted import file_name
 from unimed_model.data.readers.regions import Region, ambiguous, region_samples, size_or_finding
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d import names
@@ -118,14 +117,14 @@ class PublishedForm:
 
     def _region(self, candidate: Candidate) -> Region | None:
         where = f"{self.path}, {candidate.masks[0]}"
-        image = ImageFile(self.folder / file_name(candidate.image, where))
+        image = ImageFile(self.folder / relative_name(candidate.image, where))
         size, pixels = None, None
         # Without its image a region keeps its place: `region_samples` counts and lists what is missing.
         if self.request.images and image.path.is_file():
             size = size_or_finding(image, self.options, self.findings)
             if size is None:
                 return None
-            paths = [self.folder / file_name(mask, where) for mask in candidate.masks]
+            paths = [self.folder / relative_name(mask, where) for mask in candidate.masks]
             found = [usable_box(path, size, self.options.inclusive, self.findings) for path in paths]
             boxes = [box for box in found if box is not None]
             if not boxes:
@@ -153,4 +152,4 @@ class PublishedForm:
         )
 
     def _absent(self, image: str) -> bool:
-        return not (self.folder / file_name(image, f"{self.path}, {image}")).is_file()
+        return not (self.folder / relative_name(image, f"{self.path}, {image}")).is_file()

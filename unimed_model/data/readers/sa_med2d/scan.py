@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from unimed_model.data.files import note
+from unimed_model.data.files import note, relative_name, shown
 from unimed_model.data.findings import Findings
-from unimed_model.data.readers.quoted import file_name, shown
 from unimed_model.data.readers.regions import SEVERAL
 from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.readers.sa_med2d.names import GROUPS, Label, Labels, Picture
@@ -309,10 +308,10 @@ class _Scanning:
             heapq.heappush(heap, (-place, candidate))
 
     def _refuse_leaving(self, name: str) -> None:
-        # `file_name` decides; most of millions of names cannot be suspect.
+        # `relative_name` decides; most of millions of names cannot be suspect.
         suspect = ".." in name or "\\" in name or "\0" in name or name.startswith("/") or name[1:2] == ":" or not name
         if suspect or len(name) > _SURELY_SHORT or not name.isascii():
-            file_name(name, f"{self.path}, {shown(name)}")
+            relative_name(name, f"{self.path}, {shown(name)}")
 
 
 def _once(candidates: Iterable[Candidate]) -> list[Candidate]:

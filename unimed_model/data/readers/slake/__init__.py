@@ -18,8 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from unimed_model.data import splits
-from unimed_model.data.files import note, read_json_records, text_field
-from unimed_model.data.readers.quoted import file_name, shown
+from unimed_model.data.files import note, read_json_records, relative_name, shown, text_field
 from unimed_model.data.readers.request import Request
 from unimed_model.errors import AbsentError, UserError
 
@@ -90,7 +89,7 @@ def image_name(record: dict[str, Any], where: str) -> PurePosixPath:
     Raises:
         UserError: missing, leaving the root, too long, or not inside a folder `xmlabN`.
     """
-    name = file_name(text_field(record, "img_name", where), where)
+    name = relative_name(text_field(record, "img_name", where), where)
     if not _IMAGE_ID.fullmatch(name.parts[0]) or len(name.parts) < 2:
         raise UserError(f"{where}: img_name must look like 'xmlab7/source.jpg', not {shown(str(name))}.")
     return name

@@ -7,11 +7,10 @@ or absent, and a name may occur more than once in an image.
 from collections.abc import Iterator
 from pathlib import Path
 
-from unimed_model.data.files import note
+from unimed_model.data.files import note, shown
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
 from unimed_model.data.readers import slake
-from unimed_model.data.readers.quoted import shown
 from unimed_model.data.readers.regions import Region, RegionOptions, named_boxes, region_samples
 from unimed_model.data.readers.request import Request
 from unimed_model.data.sample import Samples
