@@ -118,7 +118,7 @@ def prepare(
         raise UserError(f"{root} does not hold {', '.join(wanted)}.")
     settings = preparing.Settings(language, seed, skip_missing, digest, redraw)
     done = []
-    for result in preparing.prepare(root, out, sources, settings, quiet=quiet):
+    for result in preparing.prepare(root, out, sources, settings, whole=datasets is None, quiet=quiet):
         done.append(result)
         if not as_json:
             typer.echo(result.text())

@@ -24,8 +24,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def write_index(path: Path, samples: Sequence[Sample], root: Path) -> None:
-    """Write the index of a split, whole or not at all; image files are named relative to ``root``."""
+def write_index(path: Path, samples: Sequence[Sample], root: Path, *, private: bool = False) -> None:
+    """Write the index of a split, whole or not at all.
+
+    Args:
+        path: of the index.
+        samples: of the split.
+        root: what image files are named relative to.
+        private: let its owner alone read it.
+    """
     import pyarrow as pa
 
     text, number = pa.string(), pa.int32()
@@ -41,7 +48,7 @@ def write_index(path: Path, samples: Sequence[Sample], root: Path) -> None:
     images = [_place(sample.image_source, root) for sample in samples]
     for column, name in enumerate(("image_kind", "image_file", "image_key", "image_index")):
         fields[name] = (number if name == "image_index" else text, [image[column] for image in images])
-    write_table(path, {name: pa.array(values, kind) for name, (kind, values) in fields.items()})
+    write_table(path, {name: pa.array(values, kind) for name, (kind, values) in fields.items()}, private)
 
 
 def _follows(sample: Sample) -> bool:
@@ -101,6 +108,10 @@ class IndexedSamples(Samples):
         if not 0 <= row < self._length:
             raise IndexError(f"sample {index} of {self._length}")
         return self._sample(row)
+
+    def image_files(self) -> set[Path]:
+        """Return the files that hold the images."""
+        return {self._root / file for file in self._columns["image_file"].unique().to_pylist() if file is not None}
 
     def _sample(self, row: int) -> Sample:
         values = {name: column[row].as_py() for name, column in self._columns.items()}

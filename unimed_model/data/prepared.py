@@ -21,6 +21,7 @@ from typing import Any
 from unimed_model.data.files import State, read_json
 from unimed_model.data.findings import Finding, Findings
 from unimed_model.data.index import IndexedSamples
+from unimed_model.data.sample import Samples
 from unimed_model.errors import AbsentError, UserError
 
 HEAD = "prepared.json"
@@ -192,6 +193,17 @@ def open_prepared(folder: Path, name: str, split: str, asked: Mapping[str, Any])
             )
     _require_unchanged(entry, data_root(folder))
     return open_index(folder, entry, split)
+
+
+def present(samples: IndexedSamples) -> Samples:
+    """Return the samples whose image file is still there, and count the others; the same object where none is gone."""
+    gone = {path for path in samples.image_files() if not path.is_file()}
+    if not gone:
+        return samples
+    kept = [s for s in samples if s.image_source is None or s.image_source.path not in gone]
+    now = Findings()
+    now.leave_out("missing image", str(min(gone)), len(samples) - len(kept))
+    return Samples(kept, samples.findings.with_those(now))
 
 
 def open_index(folder: Path, entry: Entry, split: str) -> IndexedSamples:

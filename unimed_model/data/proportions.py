@@ -60,5 +60,5 @@ def _check(key: str, names: list[str], ratio: float, sizes: Mapping[str, int], w
             )
         if name in weights or names.count(name) > 1:
             raise UserError(f"The mixing ratios name {name!r} twice; give it one ratio, alone or with others.")
-    if not 0 < ratio < float("inf"):
+    if not isinstance(ratio, int | float) or not 0 < ratio < float("inf"):
         raise UserError(f"The mixing ratio of {key} is {ratio}; it must be a number above 0.")

@@ -28,7 +28,7 @@ from pydantic import Field
 from unimed_model.closed import Closed, nearest, validated
 from unimed_model.data.files import note
 from unimed_model.data.layouts import LAYOUTS, PUBLISHED
-from unimed_model.data.prepared import data_root, entries, is_prepared, open_prepared
+from unimed_model.data.prepared import data_root, entries, is_prepared, open_prepared, present
 from unimed_model.data.readers import jsonl
 from unimed_model.data.readers.request import Request
 from unimed_model.data.sample import Samples
@@ -148,7 +148,9 @@ def open_source(
     """
     if source.prepared is not None:
         stated = {"language": language, "seed": seed, **options}
-        return open_prepared(source.prepared, source.name, split, {k: v for k, v in stated.items() if v is not None})
+        asked = {key: value for key, value in stated.items() if value is not None}
+        samples = open_prepared(source.prepared, source.name, split, asked)
+        return present(samples) if images and source.options.get("missing_images") == "skip" else samples
     layout = LAYOUTS[source.layout]
     chosen = validated(layout.options, {**source.options, **options}, f"Options of {source.name}")
     note(source.root)
@@ -188,10 +190,9 @@ def select_sources(sources: list[DatasetSource], names: tuple[str, ...] | None, 
 def skipping(source: DatasetSource) -> DatasetSource:
     """Return the source with samples whose image file is missing left out and counted, not an error.
 
-    A layout whose images are not files of their own is returned as it is, and so is one from an index, which holds
-    only what was there.
+    A layout whose images are not files of their own is returned as it is.
     """
-    if source.prepared is not None or "missing_images" not in LAYOUTS[source.layout].options.model_fields:
+    if "missing_images" not in LAYOUTS[source.layout].options.model_fields:
         return source
     return replace(source, options={**source.options, "missing_images": "skip"})
 

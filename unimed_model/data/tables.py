@@ -16,14 +16,17 @@ _ROWS = 8192
 """Rows of a group: what is decompressed at once."""
 
 
-def write_table(path: Path, columns: Mapping[str, pa.Array]) -> None:
-    """Write columns as Parquet, whole or not at all."""
+def write_table(path: Path, columns: Mapping[str, pa.Array], private: bool = False) -> None:
+    """Write columns as Parquet, whole or not at all; ``private``: its owner alone may read it, from its first byte."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     partial = path.with_name(f"{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
+    partial.unlink(missing_ok=True)
     try:
+        if private:
+            partial.touch(mode=0o600)
         pq.write_table(pa.table(dict(columns)), partial, compression="zstd", row_group_size=_ROWS)
         partial.replace(path)
     except BaseException:

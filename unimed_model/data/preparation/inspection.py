@@ -35,6 +35,7 @@ class SplitReport:
         problems: kind -> how many samples, and the first example.
         absent: why there is nothing, where the files of the split are not in the root; else None.
         unusable: why it cannot be trained on; None where it can.
+        usable: how many samples are left without those whose image is missing or unreadable.
     """
 
     dataset: str
@@ -43,6 +44,7 @@ class SplitReport:
     samples: int
     images: int
     problems: Mapping[str, Finding] = field(default_factory=dict)
+    usable: int = 0
     absent: str | None = None
     unusable: str | None = None
 
@@ -60,6 +62,8 @@ class Inspection:
         """Why the dataset cannot be trained on; None where it can."""
         if all(report.absent for report in self.splits):
             return self.splits[0].absent
+        if not any(report.usable or report.unusable for report in self.splits):
+            return f"{self.source.name} has no sample that can be used."
         return next((report.unusable for report in self.splits if report.unusable), None)
 
 
@@ -91,7 +95,8 @@ def inspect(
             found = examine(image_sources(samples), ledger, name=f"{source.name} {split}", quiet=quiet)
             ledger.update(found)
         opened[split] = samples
-        reports.append(_report(source, split, samples, ledger, skip_missing))
+        now = unreadable(samples, ledger).with_those(missing(samples, ledger)) if images else Findings()
+        reports.append(_report(source, split, samples, now, ledger, skip_missing))
     return Inspection(source, reports, leaks(opened, ledger))
 
 
@@ -119,15 +124,40 @@ def unreadable(samples: Sequence[Sample], ledger: Ledger) -> Findings:
     return findings
 
 
-def _report(source: DatasetSource, split: str, samples: Samples, ledger: Ledger, skip_missing: bool) -> SplitReport:
-    damaged = unreadable(samples, ledger)
-    problems = samples.findings.with_those(damaged)
-    refused = [kind for kind in REFUSED & problems.keys() if not (skip_missing and kind in (MISSING, UNREADABLE))]
-    missing = problems[MISSING].count if MISSING in problems else 0
-    bad = {key for key, picture in ledger.items() if picture.problem} if damaged else set()
-    shown = {s.image_id for s in samples if s.image_source is not None and key_of(s.image_source) not in bad}
+def missing(samples: Sequence[Sample], ledger: Ledger) -> Findings:
+    """Return the finding of samples whose image was there when they were indexed, and is not any more."""
+    findings = Findings()
+    for sample in samples:
+        if sample.image_source is not None and key_of(sample.image_source) not in ledger:
+            findings.leave_out(MISSING, str(sample.image_source.path))
+    return findings
+
+
+def _report(
+    source: DatasetSource, split: str, samples: Samples, now: Findings, ledger: Ledger, skip_missing: bool
+) -> SplitReport:
+    problems = samples.findings.with_those(now)
+    # What a prepared folder counts was left out when it was prepared: what is indexed can be used.
+    counted = now if source.prepared is not None else problems
+    refused = [kind for kind in REFUSED & counted.keys() if not (skip_missing and kind in (MISSING, UNREADABLE))]
+    left_out = 0 if source.prepared is not None or MISSING not in samples.findings else samples.findings[MISSING].count
+    shown = {s.image_id for s in samples if s.image_source is not None and (not now or _is_fine(s, ledger))}
     reason = None
     if refused:
         kind = min(refused)
         reason = f"{source.name}, {split}: {problems[kind].count} samples with {kind} (first: {problems[kind].first})"
-    return SplitReport(source.name, source.task, split, len(samples) + missing, len(shown), problems, unusable=reason)
+    return SplitReport(
+        source.name,
+        source.task,
+        split,
+        len(samples) + left_out,
+        len(shown),
+        problems,
+        usable=len(samples) - sum(found.count for found in now.values()),
+        unusable=reason,
+    )
+
+
+def _is_fine(sample: Sample, ledger: Ledger) -> bool:
+    picture = ledger.get(key_of(sample.image_source)) if sample.image_source else None
+    return picture is not None and not picture.problem

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -68,6 +69,7 @@ class Done:
         leaks: what its splits have in common, where it was read anew.
         fresh: False where it stood already, unchanged.
         refused: why it is not indexed; None where it is.
+        removed: whether it was indexed and is no longer in the root.
         absent: split -> why it is not there.
     """
 
@@ -76,6 +78,7 @@ class Done:
     leaks: Sequence[Leak] = ()
     fresh: bool = True
     refused: str | None = None
+    removed: bool = False
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +86,7 @@ class Done:
         splits = self.entry.splits if self.entry else {}
         return {
             "dataset": self.dataset,
-            "status": "refused" if self.refused else "indexed" if self.fresh else "unchanged",
+            "status": self._status,
             "refused": self.refused,
             "absent": dict(self.absent),
             "splits": {
@@ -93,8 +96,16 @@ class Done:
             "leakage": [asdict(leak) for leak in self.leaks],
         }
 
+    @property
+    def _status(self) -> str:
+        if self.removed:
+            return "removed"
+        return "refused" if self.refused else "indexed" if self.fresh else "unchanged"
+
     def text(self) -> str:
         """Return it as lines for a person."""
+        if self.removed:
+            return f"{self.dataset}: no longer in the root: its index is removed"
         if self.entry is None:
             return f"{self.dataset}: refused: {self.refused}"
         counts = ", ".join(f"{split} {entry.samples}" for split, entry in self.entry.splits.items())
@@ -109,7 +120,13 @@ class Done:
 
 
 def prepare(
-    root: Path, out: Path, sources: Sequence[DatasetSource], settings: Settings, *, quiet: bool = False
+    root: Path,
+    out: Path,
+    sources: Sequence[DatasetSource],
+    settings: Settings,
+    *,
+    whole: bool = False,
+    quiet: bool = False,
 ) -> Iterator[Done]:
     """Index datasets of a root into a folder, one after the other, and say of each what became of it.
 
@@ -118,6 +135,7 @@ def prepare(
         out: the prepared folder: absent, empty, or prepared from the same root before.
         sources: the datasets, from `discover(root)`.
         settings: how to read them.
+        whole: whether these are all that the root offers, so that the index of any other is removed.
         quiet: no progress bar.
 
     Raises:
@@ -142,6 +160,19 @@ def prepare(
             raise
         _remember(out, source.name)
         yield done
+    if whole:
+        for name in [name for name in read_head(out)["datasets"] if name not in {source.name for source in sources}]:
+            _forget(out, name)
+            yield Done(name, removed=True)
+
+
+def _forget(out: Path, name: str) -> None:
+    """Remove a dataset from the index; its split manifest stays, as in `_withdraw`."""
+    _withdraw(out, name)
+    head = read_head(out)
+    head["datasets"].remove(name)
+    _write(out / HEAD, json.dumps(head, indent=1) + "\n")
+    shutil.rmtree(out / "index" / name, ignore_errors=True)
 
 
 def _claim(out: Path, base: Path) -> None:
@@ -170,13 +201,11 @@ def _withdraw(out: Path, name: str) -> None:
     (out / "datasets" / f"{name}.json").unlink(missing_ok=True)
 
 
-def _write(path: Path, text: str, private: bool = False) -> None:
+def _write(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         partial.write_text(text, encoding="utf-8")
-        if private:
-            partial.chmod(0o600)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -205,6 +234,8 @@ class _Job:
             raise next(iter(absent.values()))
         self._look(splits)
         kept = {split: self._usable(split, samples) for split, samples in splits.items()}
+        if not any(kept.values()):
+            raise UserError(f"{self.source.name} has no sample that can be used.")
         entry = self._entry(kept, noted)
         found = leaks(kept, self.ledger)
         self._store(entry, kept, found)
@@ -334,7 +365,5 @@ class _Job:
         _write(self.out / "splits" / f"{entry.dataset}.json", json.dumps(content, indent=1) + "\n")
         for split, samples in splits.items():
             path = index_path(self.out, entry.dataset, split)
-            write_index(path, samples, self.base)
-            if entry.restricted:
-                path.chmod(0o600)
+            write_index(path, samples, self.base, private=entry.restricted)
         _write(self.out / "datasets" / f"{entry.dataset}.json", entry.to_json())

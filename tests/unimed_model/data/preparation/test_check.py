@@ -1,6 +1,7 @@
 """`unimed-data check`, `show` and `prepare` as a user runs them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,29 @@ def test_the_published_files():
     assert [rows["pubmedqa", split]["samples"] for split in ("train", "test")] == [500, 500]
     assert sum(rows["slake_vqa", split]["samples"] for split in ("train", "test")) == 1061
     assert checked(REAL)[1] == 1
+
+
+def test_images_that_went_after_preparing_are_found(root, tmp_path):
+    out = tmp_path / "out"
+    assert unimed_data("prepare", root, out, "--quiet").returncode == 0
+    (root / "slake" / "imgs" / "xmlab2" / "source.jpg").unlink()
+    rows, status = checked(out, "--datasets", "slake_vqa")
+    assert status == 1
+    assert rows["slake_vqa", "train"]["problems"]["missing image"]["count"] == 1
+    assert rows["slake_vqa", "train"]["images"] == 1
+    assert checked(out, "--datasets", "slake_vqa", "--skip-missing")[1] == 0
+
+
+def test_what_was_left_out_on_purpose_makes_nothing_unusable(root, tmp_path):
+    (root / "slake" / "imgs" / "xmlab2" / "source.jpg").unlink()
+    assert unimed_data("prepare", root, tmp_path / "out", "--skip-missing", "--quiet").returncode == 0
+    rows, status = checked(tmp_path / "out")
+    assert status == 0
+    assert rows["slake_vqa", "train"]["problems"]["missing image"]["count"] == 1
+
+
+def test_a_dataset_without_any_image_is_unusable_whatever_is_skipped(root):
+    shutil.rmtree(root / "mpx" / "images")
+    assert checked(root, "--datasets", "mpx_single", "--skip-missing")[1] == 1
+    assert checked(root, "--datasets", "mpx_single", "--no-images")[1] == 0
+    assert unimed_data("check", root, "--datasets", " , ").returncode == 2

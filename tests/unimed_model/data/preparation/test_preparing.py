@@ -12,6 +12,7 @@ from PIL import Image
 from unimed_model.data import discover, load_dataset, open_source
 from unimed_model.data.preparation import preparing
 from unimed_model.data.preparation.preparing import Settings, prepare
+from unimed_model.data.sources import skipping
 from unimed_model.errors import AbsentError, UserError
 
 
@@ -135,7 +136,7 @@ def contents_of_a_clean_run(root, tmp_path):
 
 
 def test_a_full_disk_leaves_no_half_index(root, tmp_path, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(preparing, "write_index", full)
@@ -313,3 +314,33 @@ def test_a_damaged_head_is_named_by_prepare_too(root, tmp_path, content):
         run(root, tmp_path / "out")
     with pytest.raises(UserError, match=r"prepared\.json"):
         discover(tmp_path / "out")
+
+
+def test_images_that_went_after_preparing_are_counted_or_left_out(root, tmp_path):
+    run(root, tmp_path / "out")
+    (root / "slake" / "imgs" / "xmlab2" / "source.jpg").unlink()
+    source = next(source for source in discover(tmp_path / "out") if source.name == "slake_vqa")
+    assert len(open_source(source)) == 3
+    left = open_source(skipping(source))
+    assert [sample.image_id for sample in left] == ["xmlab1", "xmlab1"]
+    assert left.skipped == {"empty answer": 1, "missing image": 1}
+    assert len(open_source(skipping(source), images=False)) == 3
+
+
+def test_a_dataset_that_left_the_root_leaves_the_index(root, tmp_path):
+    out = tmp_path / "out"
+    run(root, out)
+    shutil.rmtree(root / "mpx")
+    list(prepare(root, out, discover(root)[:1], Settings(), quiet=True))
+    assert "mpx_single" in discover_names(out)
+    *_, last = prepare(root, out, discover(root), Settings(), whole=True, quiet=True)
+    assert (last.dataset, last.removed) == ("mpx_single", True)
+    assert "mpx_single" not in discover_names(out)
+    assert not (out / "index" / "mpx_single").exists()
+    assert (out / "splits" / "mpx_single.json").is_file()
+
+
+def test_a_dataset_of_which_nothing_can_be_used_is_refused(root, tmp_path):
+    shutil.rmtree(root / "mpx" / "images")
+    done = run(root, tmp_path / "out", Settings(skip_missing=True))["mpx_single"]
+    assert done.refused == "mpx_single has no sample that can be used."
