@@ -322,6 +322,7 @@ assert trainer.args.world_size == 2
 assert type(trainer.model_wrapped).__name__ == "DistributedDataParallel"
 if trainer.args.process_index == 0:
     torch.save((trainer.model.state_dict(), t.of_training(trainer.state.log_history)), sys.argv[1] + "/end.pt")
+torch.distributed.destroy_process_group()  # its threads, left to the interpreter's end, may abort it
 """
 
 
