@@ -299,22 +299,56 @@ class TrainingSettings(Closed):
 
     steps: int = Field(ge=1, description="optimiser steps")
     batch_size: int = Field(4, ge=1, description="samples per step")
+    gradient_accumulation: int = Field(1, ge=1, description="batches per step")
     peak_learning_rate: float = Field(gt=0)
     floor_learning_rate: float = Field(ge=0)
     warmup_steps: int = Field(ge=0)
-    weight_decay: float = Field(0.05, ge=0)
+    warmup_start_learning_rate: float = Field(0.0, ge=0, description="learning rate that the warm-up begins with")
+    cosine: Literal["after_warmup", "all_steps"] = Field(
+        "after_warmup",
+        description="which steps the cosine spans: those after the warm-up, or all (as released: a small drop when the "
+        "warm-up ends)",
+    )
+    weight_decay: float = Field(0.05, ge=0, description="not of biases, norms and other parameters with one dimension")
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     gradient_clip: float | None = Field(None, gt=0, description="largest gradient norm; null: no clipping")
+    precision: Precision = Field("float32", description="of activations (mixed precision); trained weights are float32")
+    gradient_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")
+    workers: int = Field(0, ge=0, description="processes that open images; 0: the training process does")
 
     @model_validator(mode="after")
     def _down_to_the_floor(self) -> "TrainingSettings":
-        if self.floor_learning_rate > self.peak_learning_rate:
-            raise ValueError(
-                f"floor_learning_rate {self.floor_learning_rate:g} is above peak_learning_rate "
-                f"{self.peak_learning_rate:g}"
-            )
+        for name in ("floor_learning_rate", "warmup_start_learning_rate"):
+            if getattr(self, name) > self.peak_learning_rate:
+                raise ValueError(
+                    f"{name} {getattr(self, name):g} is above peak_learning_rate {self.peak_learning_rate:g}"
+                )
         return self
+
+
+class CheckpointSettings(Closed):
+    """When the state of training is kept."""
+
+    every: int | None = Field(
+        1000, ge=1, description="steps between checkpoints; null: only at the end of the warm-up and of the run"
+    )
+    keep: int = Field(2, ge=1, description="newest checkpoints kept, beside the best and that of the warm-up's end")
+
+
+class ValidationSettings(Closed):
+    """The loss on samples that are not trained on."""
+
+    every: int | None = Field(None, ge=1, description="steps between validations; null: none")
+    split: str = Field("val", description="split that the samples are of, in the datasets that have it")
+    samples: int = Field(64, ge=1, description="at most so many of each dataset, spread evenly over it")
+
+
+class LoggingSettings(Closed):
+    """What is said during training, beside the loss of every step."""
+
+    every: int = Field(50, ge=1, description="steps over which throughput, memory and routing weights are taken")
+    trackers: tuple[str, ...] = Field((), description="trackers of transformers, such as tensorboard or wandb")
 
 
 class RunSettings(Closed):
@@ -329,6 +363,9 @@ class RunSettings(Closed):
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings = DataSettings()
     training: TrainingSettings
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    validation: ValidationSettings = ValidationSettings()
+    logging: LoggingSettings = LoggingSettings()
 
     @model_validator(mode="after")
     def _whole_tokens(self) -> "RunSettings":
