@@ -19,6 +19,9 @@ SCORES = Path("evaluation") / "scores.json"
 INDEXES = Path("gradients") / "index_dataset.csv"
 MANIFEST = Path("gradients") / "manifest.json"
 TRAINING = "run.json"
+FLAVOUR = "paper"
+"""Of the two flavours of every score: Appendix D's equations."""
+NOT_EVALUATED = "not evaluated"
 
 
 def summarise(runs: Sequence[Path]) -> str:
@@ -36,21 +39,32 @@ def summarise(runs: Sequence[Path]) -> str:
 
 
 def scores_table(runs: Sequence[Path]) -> str:
-    """Return held-out scores of every dataset with a column per run, then the lead over each baseline."""
+    """Return held-out scores of every dataset with a column per run, then the lead over each baseline.
+
+    The metric is the one by which the paper reports the dataset's task.
+    """
     scores = {run.name: _scores(run) for run in runs}
     first = next(iter(scores.values()))
     rows = []
     for dataset, result in first.items():
-        metric = next(iter(result["metrics"]))
-        cells = {name: _interval(found[dataset]["metrics"][metric]) for name, found in scores.items()}
+        metric = result["primary"]
+        every = {name: found.get(dataset) for name, found in scores.items()}
+        cells = {name: _interval(_primary(one)) if one else NOT_EVALUATED for name, one in every.items()}
         rows.append({"held-out score [95 %]": f"{dataset} {metric}", **cells})
         for baseline, means in result["baselines"].items():
-            value = means[metric]["value"]
-            leads = {
-                name: _signed_interval(found[dataset]["baselines"][baseline]["lead"]) for name, found in scores.items()
-            }
+            value = means[FLAVOUR][metric]["value"]
+            leads = {name: _lead_cell(one, baseline) for name, one in every.items()}
             rows.append({"held-out score [95 %]": f"· lead over {baseline} ({value:.3f})", **leads})
     return _markdown(rows)
+
+
+def _primary(result: dict[str, Any]) -> dict[str, Any]:
+    return dict(result["metrics"][FLAVOUR][result["primary"]])
+
+
+def _lead_cell(result: dict[str, Any] | None, baseline: str) -> str:
+    found = result["baselines"].get(baseline) if result else None
+    return _signed_interval(found[FLAVOUR]["lead"]) if found else NOT_EVALUATED
 
 
 def index_table(runs: Sequence[Path]) -> str:
@@ -69,9 +83,14 @@ def _scores(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} does not exist; make it with: unimed-eval {run} --data ROOT")
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["datasets"])
+        scores = dict(json.loads(path.read_text(encoding="utf-8"))["datasets"])
+        for result in scores.values():
+            _primary(result)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged; make it again with: unimed-eval {run} --data ROOT") from error
+        raise UserError(
+            f"{path} is of an older version or damaged; make it again with: unimed-eval {run} --data ROOT"
+        ) from error
+    return scores
 
 
 def _indexes(run: Path) -> pd.DataFrame:
@@ -102,12 +121,14 @@ def _object(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: it holds no JSON object.") from error
 
 
-def _interval(mean: dict[str, float]) -> str:
-    return f"{mean['value']:.3f} [{mean['low']:.3f}, {mean['high']:.3f}]"
+def _interval(mean: dict[str, Any], number: str = "{:.3f}") -> str:
+    if mean["low"] is None:
+        return f"{number.format(mean['value'])} [no interval]"
+    return f"{number.format(mean['value'])} [{number.format(mean['low'])}, {number.format(mean['high'])}]"
 
 
-def _signed_interval(mean: dict[str, float]) -> str:
-    return f"{mean['value']:+.3f} [{mean['low']:+.3f}, {mean['high']:+.3f}]"
+def _signed_interval(mean: dict[str, Any]) -> str:
+    return _interval(mean, "{:+.3f}")
 
 
 def _index_cell(row: "pd.Series[Any]") -> str:

@@ -17,6 +17,21 @@ THUMBNAIL_SIDE = 16
 Baseline = Callable[[Sequence[Sample], Sequence[Sample]], list[str]]
 
 
+def of_task(task: str, planes: Mapping[str, str]) -> dict[str, Baseline]:
+    """Return the baselines of a task by name.
+
+    Args:
+        task: one of ``TASKS``.
+        planes: image id -> plane, as the sample corpus tells; empty where it is not known of all images.
+    """
+    if task == "REC":
+        known: dict[str, Baseline] = {"mean box": mean_box, "mean box of the object": mean_box_of_object}
+        return known | ({"mean box of object and plane": mean_box_of_object_and_plane(planes)} if planes else {})
+    if task == "CLS":
+        return {"majority class": majority_answer, "thumbnail neighbour": thumbnail_neighbour}
+    return {"majority answer": majority_answer}
+
+
 def majority_answer(train: Sequence[Sample], test: Sequence[Sample]) -> list[str]:
     """Answer with the most frequent training answer to the same instruction, else with the most frequent one."""
     by_instruction: dict[str, Counter[str]] = defaultdict(Counter)
@@ -76,9 +91,10 @@ def _mean_box_by(train: Sequence[Sample], test: Sequence[Sample], key: Callable[
         boxes[key(sample)].append(sample.boxes[0])
     overall = np.concatenate([np.array(group) for group in boxes.values()]).mean(axis=0)
     means = {name: np.array(group).mean(axis=0) for name, group in boxes.items()}
-    return [_text(means.get(key(sample), overall)) for sample in test]
+    return [_text(means.get(key(sample), overall), sample) for sample in test]
 
 
-def _text(box: NDArray[np.float64]) -> str:
+def _text(box: NDArray[np.float64], sample: Sample) -> str:
+    """A box in the format of the sample's reference."""
     x1, y1, x2, y2 = (round(value) for value in box)
-    return box_text((x1, y1, x2, y2))
+    return box_text((x1, y1, x2, y2), braces=sample.answer.startswith("{"))

@@ -58,6 +58,7 @@ def build(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=[config.image_token_id],  # which an untrained model may find likely, and nothing can follow
     )
     return model, processor
 

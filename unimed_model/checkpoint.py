@@ -70,12 +70,18 @@ def load_trained(model: nn.Module, folder: Path) -> None:
         found = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    wanted = trained_state(model.state_dict(), model.config)  # type: ignore[arg-type]
+    wanted = _written_once(trained_state(model.state_dict(), model.config), found)  # type: ignore[arg-type]
     _require_fit(path, found, wanted)
     require_finite(path, found)
     with torch.no_grad():
         for name, tensor in wanted.items():
             tensor.copy_(found[name])
+
+
+def _written_once(state: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the names that are not in the file because it has their tensor under another one (tied)."""
+    places = {state[name].data_ptr() for name in found.keys() & state.keys()}
+    return {name: tensor for name, tensor in state.items() if name in found or tensor.data_ptr() not in places}
 
 
 def require_finite(path: Path, tensors: dict[str, Tensor]) -> None:

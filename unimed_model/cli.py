@@ -1,23 +1,21 @@
-"""The commands ``unimed-train`` and ``unimed-eval``, and what they share with ``unimed-data`` (``cli_data.py``)."""
+"""The command ``unimed-train``, and what it shares with ``unimed-eval`` and ``unimed-data`` (``cli_*.py``)."""
 
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tugofwar import terminal
+from tugofwar.launch import is_first
 
 from .data.left_out import missing_images, missing_line
 from .errors import UserError
 
 if TYPE_CHECKING:
     from .dry_run import DryRun
-    from .evaluation import DatasetResult
 
 
 def application(help_text: str) -> typer.Typer:
@@ -31,17 +29,11 @@ def application(help_text: str) -> typer.Typer:
 
 
 train_app = application("Train a Uni-Med model.")
-eval_app = application("Evaluate a trained Uni-Med model.")
 
 
 def train_main() -> None:
     """Entry point of ``unimed-train``."""
     terminal.run(train_app, (UserError,))
-
-
-def eval_main() -> None:
-    """Entry point of ``unimed-eval``."""
-    terminal.run(eval_app, (UserError,))
 
 
 def _print_version(wanted: bool) -> None:
@@ -94,12 +86,26 @@ def train(
         bool, typer.Option("--dry-run", help="Print parameters, memory, steps and learning rates, and stop.")
     ] = False,
     list_arms: Annotated[bool, typer.Option("--arms", help="List the arms and what they override, and stop.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that stands in --out.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Train anew where --out holds a finished run, or one with other settings."),
+    ] = False,
+    feature_cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps the frozen vision encoder's tokens, so that each image is encoded once."),
+    ] = None,
+    probe_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps between measurements of interference (RUN/tugofwar); default none."),
+    ] = None,
     skip_missing: SkipMissing = False,
     quiet: Quiet = False,
     version: Version = False,
 ) -> None:
-    """Train a model: unimed-train --preset tiny --set connector.kind=cmoe --data ROOT --out RUN."""
+    """Train a model: unimed-train --preset tiny --set connector.kind=cmoe --data ROOT --out RUN.
+
+    The same command goes on from the newest checkpoint of a run that was stopped or killed.
+    """
     from .presets import arms, resolve
 
     if list_arms:
@@ -120,12 +126,30 @@ def train(
     if data is None or out is None:
         raise UserError("Training needs --data ROOT and --out RUN.")
     from . import training
+    from .standing import left_out
 
-    trained = training.train(
-        resolved, data, out, weights=weights, quiet=quiet, overwrite=overwrite, skip_missing=skip_missing
+    outcome = training.train(
+        resolved,
+        data,
+        out,
+        weights=weights,
+        quiet=quiet,
+        overwrite=overwrite,
+        skip_missing=skip_missing,
+        feature_cache=feature_cache,
+        probe_every=probe_every,
     )
-    typer.echo(f"{out}: trained" if trained else f"{out}: already trained with these settings; nothing to do")
-    missing = missing_images(training.left_out(out))
+    if is_first():
+        _print_outcome(out, outcome.value, missing_images(left_out(out)))
+
+
+def _print_outcome(out: Path, outcome: str, missing: dict[str, int]) -> None:
+    ends = {
+        "trained": "trained",
+        "already trained": "already trained with these settings; nothing to do",
+        "stopped": "stopped after a checkpoint; the same command goes on from it",
+    }
+    typer.echo(f"{out}: {ends[outcome]}")
     if missing:
         typer.echo(missing_line(missing))
 
@@ -148,58 +172,5 @@ def _print_dry_run(run: DryRun) -> None:
     typer.echo(f"prompt: {run.profile}; datasets: {', '.join(run.datasets or ('all that the data root offers',))}")
 
 
-@eval_app.command()
-def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    data: Data,
-    out: Annotated[Path | None, typer.Option(help="Output folder; default RUN/evaluation.")] = None,
-    split: Annotated[str, typer.Option(help="Split to answer.")] = "test",
-    datasets: Annotated[str | None, typer.Option(help="Names, separated by commas; default all.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many samples per dataset.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 64,
-    skip_missing: SkipMissing = False,
-    allow_restricted_text: RestrictedText = False,
-    weights: Weights = None,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-    version: Version = False,
-) -> None:
-    """Answer held-out samples greedily and score the answers, baselines and 95 % intervals beside them."""
-    from .evaluation import evaluate as run_evaluation
-
-    names = tuple(name.strip() for name in datasets.split(",")) if datasets else None
-    target = out or run / "evaluation"
-    results = run_evaluation(
-        run,
-        data,
-        target,
-        split=split,
-        names=names,
-        limit=limit,
-        batch_size=batch_size,
-        weights=weights,
-        quiet=quiet,
-        skip_missing=skip_missing,
-        allow_restricted_text=allow_restricted_text,
-    )
-    if as_json:
-        typer.echo(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
-        return
-    for name, result in results.items():
-        _print_result(name, result)
-    print(f"tables and predictions in {target}", file=sys.stderr)
-
-
-def _print_result(name: str, result: DatasetResult) -> None:
-    on_images = f" on {result.images} images" if result.images else ""
-    typer.echo(f"{name} ({result.task}): {result.samples} samples{on_images}")
-    for metric, mean in result.metrics.items():
-        typer.echo(f"  {metric:<32} {mean}")
-    for baseline, means in result.baselines.items():
-        metric = next(iter(means))
-        typer.echo(f"  {metric + ' of ' + baseline:<32} {means[metric]}   lead {means['lead']}")
-    if result.unparsable:
-        typer.echo(f"  {result.unparsable} answers spell no box and score 0")
-    missing = missing_images(result.skipped)
-    if missing:
-        typer.echo(f"  {missing_line(missing)}")
+if __name__ == "__main__":
+    train_main()

@@ -1,54 +1,51 @@
 """unimed-eval: greedy answers on held-out samples, scored, with baselines beside them."""
 
+import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from . import baselines, scoring
+from . import baselines
 from .data import DatasetSource, Sample, Samples, discover, open_source, select_sources
 from .data.corpus.writing import picture_planes
 from .data.left_out import MISSING_IMAGE, missing_line
 from .data.prepared import raw_root
-from .data.privacy import passed_on
 from .data.sources import skipping
 from .errors import UserError
 from .folders import replacing
+from .generation import LONGEST_ANSWER, Answerer
 from .loading import open_run, weights_digest
-from .modeling import UniMedForConditionalGeneration
-from .processing import Turn, UniMedProcessor
+from .predictions import answer_of, line_of, record_of
+from .processing import UniMedProcessor
+from .scores import DatasetResult, require_replaceable, result_of, with_baselines, write_scores
+from .scoring import Tally, tally
+from .unfinished import Journal, unfinished
 
-LONGEST_ANSWER = 100
-"""Tokens after which an answer is cut, as released."""
+PREDICTIONS = "predictions.jsonl"
+
+_DECIDING = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+)
+"""Files of a run beside its weights that its answers depend on."""
 
 
 @dataclass(frozen=True)
-class DatasetResult:
-    """Scores of one dataset.
+class _Asked:
+    """One dataset as it is asked: samples as the profile writes them, and what its baselines learn from."""
 
-    Attributes:
-        task: its task.
-        samples: how many were answered.
-        images: on how many images; 0 for text alone, whose intervals are over samples.
-        unparsable: answers to a box question that spell no box (they score 0).
-        metrics: metric -> mean and interval over images.
-        baselines: baseline -> its mean by the task's first metric, and the model's lead over it.
-        skipped: split -> reason -> number of samples that were left out of it; splits with none are not named.
-    """
-
-    task: str
-    samples: int
-    images: int
-    unparsable: int
-    metrics: dict[str, scoring.Mean]
-    baselines: dict[str, dict[str, scoring.Mean]]
-    skipped: dict[str, dict[str, int]] = field(default_factory=dict)
+    samples: list[Sample]
+    train: Samples
+    skipped: dict[str, dict[str, int]]
 
 
 def evaluate(
@@ -67,14 +64,16 @@ def evaluate(
 ) -> dict[str, DatasetResult]:
     """Answer the samples of a split, score the answers, and write both into a folder, all or nothing.
 
+    Until all is answered, the answers are kept in a private folder beside the output, from which the same call goes on.
+
     Args:
         run: run folder.
         root: data root.
-        out: output folder: ``predictions.jsonl`` and ``scores.json``; an earlier evaluation is replaced.
+        out: output folder: ``predictions.jsonl`` and the files of ``write_scores``; an earlier evaluation is replaced.
         split: split to answer; baselines learn from ``train``.
         names: datasets; None for all that the root offers.
         limit: answer at most this many samples per dataset, spread evenly over it.
-        batch_size: samples answered at once.
+        batch_size: samples answered at once, fewer where memory is short.
         weights: folder with the pretrained parts, if they are not where they were at training.
         quiet: no progress bar.
         skip_missing: leave out samples whose image file is missing; the scores count them.
@@ -83,23 +82,33 @@ def evaluate(
     Raises:
         UserError: a run or data that cannot be used, or an output folder that holds something else.
     """
-    if out.exists() and not (out / "scores.json").is_file():
-        raise UserError(f"{out} exists and holds no evaluation; choose another --out or remove it.")
+    require_replaceable(out)
     sources = select_sources(discover(root), names, str(root))
     model, processor = open_run(run, weights)
-    planes = picture_planes(raw_root(root))
-    answered: dict[str, tuple[list[Sample], list[str]]] = {}
-    results: dict[str, DatasetResult] = {}
-    for source in sources:
-        opened = {name: _opened(source, name, skip_missing) for name in (split, "train")}
-        samples = _written(_spread(opened[split], limit), processor)
-        answers = generate(model, processor, samples, batch_size, quiet)
-        answered[source.name] = (samples, answers)
-        scores = score(samples, answers, _written(opened["train"], processor), planes)
-        skipped = {name: read.skipped for name, read in opened.items() if read.skipped}
-        results[source.name] = replace(scores, skipped=skipped)
-    _write(out, run, split, results, answered, allow_restricted_text)
+    asked = {source.name: _asked(source, split, limit, skip_missing, processor) for source in sources}
+    keys = [(name, sample.sample_id) for name, dataset in asked.items() for sample in dataset.samples]
+    answerer = Answerer(model, processor, batch_size, _say)
+    plan = _plan(run, split, asked)
+    with unfinished(out, plan, keys, _say) as journal:
+        _answer(answerer, asked, journal, quiet)
+        predictions = _by_dataset(asked, journal.predictions)
+        results, tallies = _scored(asked, predictions, processor, picture_planes(raw_root(root)))
+        with replacing(out) as folder:
+            _write_predictions(folder / PREDICTIONS, asked, predictions, allow_restricted_text)
+            write_scores(folder, results, tallies, {"split": split, "weights_sha256": plan["run"]["weights"]})
     return results
+
+
+def _say(sentence: str) -> None:
+    tqdm.write(sentence, file=sys.stderr)
+
+
+def _asked(
+    source: DatasetSource, split: str, limit: int | None, skip_missing: bool, processor: UniMedProcessor
+) -> _Asked:
+    opened = {name: _opened(source, name, skip_missing) for name in (split, "train")}
+    skipped = {name: read.skipped for name, read in opened.items() if read.skipped}
+    return _Asked(_written(_spread(opened[split], limit), processor), opened["train"], skipped)
 
 
 def _opened(source: DatasetSource, split: str, skip_missing: bool) -> Samples:
@@ -110,87 +119,10 @@ def _opened(source: DatasetSource, split: str, skip_missing: bool) -> Samples:
     return samples
 
 
-@torch.inference_mode()
-def generate(
-    model: UniMedForConditionalGeneration,
-    processor: UniMedProcessor,
-    samples: Sequence[Sample],
-    batch_size: int,
-    quiet: bool = False,
-) -> list[str]:
-    """Return the model's greedy answers, blanks around them removed, in the order of the samples.
-
-    Instructions are written in the format of the processor's profile.
-    """
-    answers: list[str] = []
-    starts = range(0, len(samples), batch_size)
-    name = samples[0].dataset if samples else ""
-    for start in tqdm(starts, desc=f"answering {name}", disable=quiet, file=sys.stderr):
-        chosen = _written(samples[start : start + batch_size], processor)
-        batch = processor.generation_batch([Turn.of(sample) for sample in chosen])
-        batch = {key: value.to(model.device) for key, value in batch.items()}
-        tokens = model.generate(**batch, max_new_tokens=LONGEST_ANSWER, do_sample=False)
-        new = tokens[:, batch["input_ids"].shape[1] :]
-        answers += [text.strip() for text in processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
-    return answers
-
-
-def score(
-    samples: Sequence[Sample], answers: Sequence[str], train: Sequence[Sample], planes: dict[str, str]
-) -> DatasetResult:
-    """Score the answers to one dataset and compare them with its baselines.
-
-    Args:
-        samples: what was asked, as the profile writes it: their answers are the references.
-        answers: what was answered, in the same order.
-        train: training split, which the baselines learn from, written alike.
-        planes: image id -> plane, where the data root tells; used if it tells of all images.
-
-    Raises:
-        ValueError: no samples.
-    """
-    task = samples[0].task
-    images = [str(sample.image_id or sample.sample_id) for sample in samples]
-    metrics = scoring.METRICS[task]
-    per_sample = {name: _scores(metric, answers, samples) for name, metric in metrics.items()}
-    first = next(iter(metrics))
-    compared: dict[str, dict[str, scoring.Mean]] = {}
-    known = planes if {str(sample.image_id) for sample in (*samples, *train)} <= planes.keys() else {}
-    for name, baseline in _baselines(task, known).items():
-        theirs = _scores(metrics[first], baseline(train, samples), samples)
-        compared[name] = {
-            first: scoring.mean_by_image(theirs, images),
-            "lead": scoring.mean_by_image(per_sample[first] - theirs, images),
-        }
-    return DatasetResult(
-        task=task,
-        samples=len(samples),
-        images=len({sample.image_id for sample in samples} - {None}),
-        unparsable=sum(scoring.parse_box(answer) is None for answer in answers) if task == "REC" else 0,
-        metrics={name: scoring.mean_by_image(values, images) for name, values in per_sample.items()},
-        baselines=compared,
-    )
-
-
-def _scores(metric: scoring.Score, answers: Iterable[str], samples: Sequence[Sample]) -> np.ndarray:
-    return np.array([metric(answer, sample.answer) for answer, sample in zip(answers, samples, strict=True)])
-
-
-def _baselines(task: str, planes: dict[str, str]) -> dict[str, baselines.Baseline]:
-    if task == "REC":
-        known: dict[str, baselines.Baseline] = {
-            "mean box": baselines.mean_box,
-            "mean box of the object": baselines.mean_box_of_object,
-        }
-        if planes:
-            known["mean box of object and plane"] = baselines.mean_box_of_object_and_plane(planes)
-        return known
-    if task == "CLS":
-        return {
-            "majority class": baselines.majority_answer,
-            "thumbnail neighbour": baselines.thumbnail_neighbour,
-        }
-    return {"majority answer": baselines.majority_answer}
+def _spread(samples: Samples, limit: int | None) -> Sequence[Sample]:
+    if limit is None or limit >= len(samples):
+        return samples
+    return [samples[index] for index in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
 
 
 def _written(samples: Sequence[Sample], processor: UniMedProcessor) -> list[Sample]:
@@ -198,44 +130,86 @@ def _written(samples: Sequence[Sample], processor: UniMedProcessor) -> list[Samp
     return [processor.prompts.for_evaluation(sample) for sample in samples]
 
 
-def _spread(samples: Samples, limit: int | None) -> Sequence[Sample]:
-    if limit is None or limit >= len(samples):
-        return samples
-    return [samples[index] for index in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
-
-
-def _write(
-    out: Path,
-    run: Path,
-    split: str,
-    results: dict[str, DatasetResult],
-    answered: Mapping[str, tuple[list[Sample], list[str]]],
-    allow_restricted_text: bool,
-) -> None:
-    content: dict[str, Any] = {
-        "split": split,
-        "weights_sha256": weights_digest(run),
-        "interval": "95 %, percentile bootstrap over images",
-        "datasets": {name: asdict(result) for name, result in results.items()},
-    }
-    lines = [
-        json.dumps(_prediction(sample, answer, allow_restricted_text), ensure_ascii=False)
-        for samples, answers in answered.values()
-        for sample, answer in zip(samples, answers, strict=True)
-    ]
-    with replacing(out) as folder:
-        (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        text = json.dumps(content, indent=2, allow_nan=False)
-        (folder / "scores.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _prediction(sample: Sample, answer: str, allow_restricted_text: bool) -> dict[str, str | bool | None]:
-    texts = {"prompt": sample.instruction, "prediction": answer, "reference": sample.answer}
+def _plan(run: Path, split: str, asked: Mapping[str, _Asked]) -> dict[str, Any]:
+    """What the answers depend on, as the JSON that stands beside them."""
+    deciding = {name: _sha256((run / name).read_bytes()) for name in _DECIDING if (run / name).is_file()}
     return {
-        "dataset": sample.dataset,
-        "task": sample.task,
-        "sample_id": sample.sample_id,
-        "image_id": sample.image_id,
-        **{name: passed_on(text, sample, allow_restricted_text) for name, text in texts.items()},
-        **({"restricted": True} if sample.restricted else {}),
+        "run": {"weights": weights_digest(run), **deciding},
+        "settings": {"split": split, "longest answer": LONGEST_ANSWER},
+        "datasets": {
+            name: {"samples": len(dataset.samples), "sha256": _samples_digest(dataset.samples)}
+            for name, dataset in asked.items()
+        },
     }
+
+
+def _samples_digest(samples: Sequence[Sample]) -> str:
+    facts = [(s.task, s.sample_id, s.image_id, s.instruction, s.answer) for s in samples]
+    return _sha256(json.dumps(facts).encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _answer(answerer: Answerer, asked: Mapping[str, _Asked], journal: Journal, quiet: bool) -> None:
+    """Answer what the journal does not hold yet."""
+    done = len(journal.predictions)
+    for name, dataset in asked.items():
+        begun = min(done, len(dataset.samples))
+        done -= begun
+        with tqdm(
+            desc=f"answering {name}", total=len(dataset.samples), initial=begun, disable=quiet, file=sys.stderr
+        ) as bar:
+            for texts in answerer.answers(dataset.samples[begun:]):
+                answered = dataset.samples[begun : begun + len(texts)]
+                # the journal is private, and must be whole to be gone on from
+                journal.append(record_of(*pair, allowed=True) for pair in zip(answered, texts, strict=True))
+                begun += len(texts)
+                bar.update(len(texts))
+
+
+def _by_dataset(asked: Mapping[str, _Asked], predictions: Sequence[str]) -> dict[str, list[str]]:
+    each = iter(predictions)
+    return {name: [next(each) for _ in dataset.samples] for name, dataset in asked.items()}
+
+
+def _scored(
+    asked: Mapping[str, _Asked],
+    predictions: Mapping[str, Sequence[str]],
+    processor: UniMedProcessor,
+    planes: Mapping[str, str],
+) -> tuple[dict[str, DatasetResult], list[Tally]]:
+    results, tallies = {}, []
+    for name, dataset in asked.items():
+        result, tallied = score(dataset.samples, predictions[name], _written(dataset.train, processor), planes)
+        results[name] = replace(result, skipped=dataset.skipped)
+        tallies.append(tallied)
+    return results, tallies
+
+
+def score(
+    samples: Sequence[Sample], predictions: Sequence[str], train: Sequence[Sample], planes: Mapping[str, str]
+) -> tuple[DatasetResult, Tally]:
+    """Score the answers to one dataset and compare them with its baselines.
+
+    Args:
+        samples: what was asked, as the profile writes it: their answers are the references.
+        predictions: what was answered, in the same order.
+        train: training split, which the baselines learn from, written alike.
+        planes: image id -> plane, where the data root tells; used if it tells of all images.
+    """
+    answers = [answer_of(*pair) for pair in zip(samples, predictions, strict=True)]
+    tallied = tally(answers)
+    known = planes if {str(sample.image_id) for sample in (*samples, *train)} <= planes.keys() else {}
+    theirs = {name: baseline(train, samples) for name, baseline in baselines.of_task(samples[0].task, known).items()}
+    return with_baselines(result_of(tallied, answers), tallied, answers, theirs), tallied
+
+
+def _write_predictions(
+    path: Path, asked: Mapping[str, _Asked], predictions: Mapping[str, Sequence[str]], allowed: bool
+) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for name, dataset in asked.items():
+            for sample, prediction in zip(dataset.samples, predictions[name], strict=True):
+                file.write(line_of(record_of(sample, prediction, allowed)))

@@ -20,7 +20,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        _open_to_readers(partial)
+        open_to_readers(partial)
         if target.exists():
             shutil.rmtree(previous, ignore_errors=True)
             target.rename(previous)
@@ -34,7 +34,7 @@ def replacing(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _open_to_readers(folder: Path) -> None:
+def open_to_readers(folder: Path) -> None:
     """Give weights the mode of other new files: safetensors leaves them to their owner alone."""
     for path in folder.rglob("*.safetensors"):
         path.chmod(folder.stat().st_mode & 0o666)

@@ -1,11 +1,9 @@
 """Open a run folder, with one clear sentence for whatever is wrong with it."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from transformers.utils import logging
@@ -15,6 +13,8 @@ from .errors import UserError
 from .modeling import UniMedForConditionalGeneration
 from .pretrained import require_fit
 from .processing import UniMedProcessor
+from .reading import read_object
+from .standing import require_finished
 
 
 def open_run(folder: Path, weights: Path | None = None) -> tuple[UniMedForConditionalGeneration, UniMedProcessor]:
@@ -30,6 +30,7 @@ def open_run(folder: Path, weights: Path | None = None) -> tuple[UniMedForCondit
     """
     if not folder.is_dir():
         raise UserError(f"There is no run folder {folder}; unimed-train writes one.")
+    require_finished(folder)
     for name in ("config.json", WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder} holds no {name}, so it is not a finished run; train it with unimed-train.")
@@ -75,18 +76,3 @@ def weights_digest(folder: Path) -> str:
     """Return the SHA-256 of a run's weights."""
     with (folder / WEIGHTS).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object that a file of a run holds.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON; the run is damaged, train it again.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object; the run is damaged, train it again.")
-    return content

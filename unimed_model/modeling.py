@@ -104,18 +104,31 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
         """Return the LLM's head."""
         return self.language_model.get_output_embeddings()
 
-    def get_image_features(self, pixel_values: Tensor, task_ids: Tensor | None = None) -> ConnectorOutput:
+    def get_image_features(
+        self,
+        pixel_values: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        vision_tokens: Tensor | None = None,
+    ) -> ConnectorOutput:
         """Encode images; both ends of the connector are returned.
 
         Args:
             pixel_values: normalised images (images, 3, height, width).
             task_ids: (images,) indices into ``IMAGE_TASKS``; needed where the connector reads the task.
+            vision_tokens: what ``vision_model.encode`` made of the images (images, patches, width), instead of their
+                pixels.
 
         Returns:
             Resampled tokens before the connector (images, tokens, width), aligned tokens after it (images, tokens,
             text width), and routing weights (images, tokens, experts).
+
+        Raises:
+            ValueError: neither pixels nor tokens, or both.
         """
-        return self.connector(self.resampler(self.vision_model(pixel_values)), task_ids)
+        if (pixel_values is None) == (vision_tokens is None):
+            raise ValueError("images are given either as pixel_values or as vision_tokens")
+        encoded = self.vision_model(pixel_values) if vision_tokens is None else self.vision_model.finish(vision_tokens)
+        return self.connector(self.resampler(encoded), task_ids)
 
     def forward(
         self,
@@ -128,6 +141,7 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         position_ids: Tensor | None = None,
         output_router_weights: bool = False,
+        vision_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> UniMedOutput:
         """Run the model.
@@ -142,21 +156,26 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
             inputs_embeds: (batch, sequence, width) instead of ``input_ids``.
             position_ids: (batch, sequence); ``generate`` counts them from the first token that is no padding.
             output_router_weights: also return the weights of every router, the connector's and LoRA-MoE's.
+            vision_tokens: the encoder's tokens (images, patches, width) instead of ``pixel_values``, in the same
+                order, from a ``FeatureCache``.
             **kwargs: passed on to the LLM.
 
         Raises:
-            ValueError: images without the task ids that the connector reads, or placeholders that do not match the
-                visual tokens.
+            ValueError: images without the task ids that the connector reads, placeholders that do not match the
+                visual tokens, or images given twice.
         """
         features: ConnectorOutput | None = None
-        if pixel_values is not None:
-            features = self.get_image_features(pixel_values, task_ids)
+        if pixel_values is not None or vision_tokens is not None:
+            features = self.get_image_features(pixel_values, task_ids, vision_tokens)
         if inputs_embeds is None:
             inputs_embeds = self._embed(input_ids, features)
         elif features is not None:
-            raise ValueError("pixel_values need input_ids, whose placeholders say where the visual tokens go")
+            raise ValueError("images need input_ids, whose placeholders say where the visual tokens go")
         if position_ids is not None:
             kwargs["position_ids"] = position_ids
+        if labels is not None:
+            # a layer that is recomputed in the backward pass would find its own keys in the cache
+            kwargs.setdefault("use_cache", False)
         with self._recording(output_router_weights) as lora_router_weights:
             outputs = self.language_model(
                 inputs_embeds=inputs_embeds,
@@ -208,12 +227,13 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         task_ids: Tensor | None = None,
         is_first_iteration: bool = False,
+        vision_tokens: Tensor | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Give the images to the first step alone: later steps find them in the cache."""
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         if is_first_iteration or not kwargs.get("use_cache", True):
-            inputs["pixel_values"], inputs["task_ids"] = pixel_values, task_ids
+            inputs |= {"pixel_values": pixel_values, "task_ids": task_ids, "vision_tokens": vision_tokens}
         return inputs
 
     def save_pretrained(self, save_directory: str | Path, *, full: bool = False, **kwargs: Any) -> None:

@@ -183,8 +183,12 @@ class UniMedProcessor(ProcessorMixin):
             return [*ids[: self.max_answer_tokens - 1], ids[-1]]
         return ids[: self.max_answer_tokens]
 
-    def training_batch(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
+    def training_batch(self, turns: Sequence[Turn], *, pixels: bool = True) -> dict[str, Tensor]:
         """Return a batch with labels, padded on the right.
+
+        Args:
+            turns: what is asked, with answers.
+            pixels: whether to open the images and make pixels of them.
 
         Returns:
             ``input_ids``, ``attention_mask``, ``labels`` (batch, sequence); with images also ``pixel_values``
@@ -201,7 +205,7 @@ class UniMedProcessor(ProcessorMixin):
         labels = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
         batch = self._padded(rows, left=False)
         batch["labels"] = _pad(labels, IGNORED, left=False)
-        return batch | self._images(turns)
+        return batch | self._images(turns, pixels)
 
     def generation_batch(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
         """Return a batch of prompts alone, padded on the left so that answers start at the same column.
@@ -244,17 +248,15 @@ class UniMedProcessor(ProcessorMixin):
             )
         return pixels.to(torch.float32)
 
-    def _images(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
+    def _images(self, turns: Sequence[Turn], pixels: bool = True) -> dict[str, Tensor]:
         seen = [turn for turn in turns if turn.has_image]
         if not seen:
             return {}
         for turn in seen:
             if turn.task not in IMAGE_TASKS:
                 raise UserError(f"Task {turn.task} has no images in Uni-Med; image tasks are {', '.join(IMAGE_TASKS)}.")
-        return {
-            "pixel_values": self._pixels([turn.picture for turn in seen]),
-            "task_ids": torch.tensor([IMAGE_TASKS.index(turn.task) for turn in seen]),
-        }
+        tasks = {"task_ids": torch.tensor([IMAGE_TASKS.index(turn.task) for turn in seen])}
+        return {"pixel_values": self._pixels([turn.picture for turn in seen])} | tasks if pixels else tasks
 
     def _require_fit(self, turn: Turn, prompt: int, answer: int) -> None:
         if self.context is None or prompt + answer <= self.context:

@@ -1,41 +1,87 @@
-"""unimed-train: a run from settings to a finished folder, on transformers' Trainer."""
+"""unimed-train: a run from settings to a finished folder, or on from where it was stopped."""
 
-import json
-import platform
 import random
+import shutil
+import signal
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from accelerate import PartialState
+from transformers import TrainerCallback, TrainingArguments
 
 from .building import build
-from .data import DatasetSource, Samples, discover, open_source, select_sources
+from .checkpoints import newest, sealed_state
+from .data import Sample, Samples, discover, open_source, select_sources
 from .data.collator import Collator
-from .data.mixture import Draw, Mixture
-from .data.sample import Sample
+from .data.files import noting
+from .data.mixture import Mixture
 from .data.sources import skipping
+from .data_digests import data_digests
 from .errors import UserError
-from .folders import replacing
-from .loading import read_object, transformers_in_silence
+from .feature_cache import FeatureCache
+from .folders import open_to_readers
+from .loading import transformers_in_silence
 from .modeling import UniMedForConditionalGeneration
 from .moments import write_second_moments
+from .probe_callback import attach_probe
+from .processing import UniMedProcessor
+from .progress import ProgressLine
 from .prompts import profile_named, prompt_pieces
-from .schedule import SCHEDULER, scheduler_options
+from .run_file import RunFile, facts_of, reason_of
 from .settings import RunSettings
+from .standing import (
+    FINISHED,
+    differences,
+    forget_previous,
+    is_finished,
+    refuse_other_run,
+    standing_run,
+    training_folder,
+)
+from .stopping import StopRequest
+from .train_log import TrainLog
+from .trainer import UniMedTrainer
+from .validation import Validation, held_out
 
-RUN_FILE = "run.json"
-LOG_FILE = "training_log.jsonl"
-MIXED = "mixed"
-"""Stands in the log for the dataset of a batch that has samples of several."""
+_FINAL = ".final.partial"
+
+
+class Outcome(Enum):
+    """How training ended."""
+
+    TRAINED = "trained"
+    STOOD = "already trained"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class _Extras:
+    """What stands beside training without changing what is trained; see ``train``."""
+
+    weights: Path | None
+    quiet: bool
+    feature_cache: Path | None
+    probe_every: int | None
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is trained on, the files that it was read from, and what is looked at beside."""
+
+    root: Path
+    samples: dict[str, Samples]
+    noted: dict[str, set[Path]]
+    held_out: dict[str, list[Sample]]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {name: len(samples) for name, samples in self.samples.items()}
 
 
 def train(
@@ -47,137 +93,231 @@ def train(
     quiet: bool = False,
     overwrite: bool = False,
     skip_missing: bool = False,
-) -> bool:
-    """Train a model and leave a finished run folder; a run that fails leaves none.
+    feature_cache: Path | None = None,
+    probe_every: int | None = None,
+) -> Outcome:
+    """Train a model and leave a finished run folder, going on from the newest checkpoint where there is one.
+
+    A run that fails keeps its checkpoints; one that has none leaves nothing. In several processes (``accelerate
+    launch``, ``torchrun``) every one calls this, and the first writes.
 
     Args:
         settings: the resolved settings.
         root: data root (see ``unimed_model.data.discover``).
-        out: the run folder: model, processor, second moments, ``run.json``, ``training_log.jsonl``.
+        out: the run folder (docs/formats.md).
         weights: folder with pretrained parts, as ``unimed-data weights`` writes it.
-        quiet: no progress bar.
-        overwrite: replace the run that stands in ``out``; a folder that is no run is never replaced.
+        quiet: no progress line.
+        overwrite: train anew instead of a finished run or one with other settings, which is kept until then. A folder
+            that is no run is never replaced.
         skip_missing: leave out samples whose image file is missing; ``run.json`` counts them.
+        feature_cache: folder with the frozen encoder's tokens, read and filled.
+        probe_every: steps between recordings of interference on the training split; None: none.
 
     Returns:
-        False when ``out`` already holds a run with these settings and as many samples of the same datasets, and
-        nothing was done.
+        ``STOOD`` when ``out`` already holds a finished run with these settings and as many samples of the same
+        datasets; ``STOPPED`` when SIGTERM or SIGUSR1 came, after a checkpoint was written.
 
     Raises:
         UserError: ``out`` holds something else, the data are unusable, or the loss is not a number.
+        KeyboardInterrupt: Ctrl-C; what was trained is in a checkpoint.
     """
-    if settings.llm.quantisation == "4bit" and not torch.cuda.is_available():
-        # bitsandbytes repacks the weights at the first evaluation, for a product without a right backward pass
-        raise UserError("llm.quantisation=4bit cannot be trained on a CPU: its gradients would be wrong; use a GPU.")
-    datasets = open_training_data(root, settings.data.datasets, skip_missing)
-    standing = _standing_run(out)
-    if standing is not None and not overwrite:
-        _require_same_run(out, standing, settings, {name: len(samples) for name, samples in datasets.items()})
-        return False
-    profile = profile_named(settings.prompt.profile, settings.prompt.identifiers)
-    mixture = Mixture(
-        datasets,
-        settings.training.batch_size,
-        settings.training.steps,
-        settings.seed,
-        profile,
-        batches=settings.data.batches,
-        **settings.data.mixing.arguments,
-    )
-    skipped = {name: samples.skipped for name, samples in datasets.items() if samples.skipped}
-    with replacing(out) as folder:
-        _train_into(folder, settings, mixture, skipped, weights, quiet)
-    return True
+    _require_hardware(settings)
+    data = _open_data(settings, root, skip_missing)
+    standing = standing_run(out)
+    different = {} if standing is None else differences(standing, settings, data.sizes)
+    goes_on = standing is not None and not different and not is_finished(standing)
+    if standing is not None and not goes_on and not overwrite:
+        refuse_other_run(out, different)
+        return Outcome.STOOD
+    arguments = training_arguments(settings, out)
+    processes = PartialState()
+    processes.wait_for_everyone()  # every process has looked before the first one writes
+    anew = standing is not None and not goes_on
+    with training_folder(out, anew=anew) if processes.is_main_process else nullcontext():
+        processes.wait_for_everyone()
+        extras = _Extras(weights, quiet, feature_cache, probe_every)
+        return _Run(settings, data, out, arguments, extras).train()
 
 
-def open_training_data(root: Path, names: tuple[str, ...] | None, skip_missing: bool = False) -> dict[str, Samples]:
-    """Return the training split of the named datasets, or of all that the root offers.
+class _Run:
+    """One session of training in a run folder."""
 
-    Raises:
-        UserError: a name that the root does not offer, or unusable data.
-    """
-    sources: list[DatasetSource] = select_sources(discover(root), names, str(root))
-    return {s.name: open_source(skipping(s) if skip_missing else s, "train") for s in sources}
+    def __init__(
+        self, settings: RunSettings, data: _Data, out: Path, arguments: TrainingArguments, extras: _Extras
+    ) -> None:
+        self.settings = settings
+        self.data = data
+        self.out = out
+        self.arguments = arguments
+        self.extras = extras
+        self.first = bool(arguments.should_save)
+        self.mixture = Mixture(
+            data.samples,
+            settings.training.batch_size,
+            settings.training.steps * settings.training.gradient_accumulation,
+            settings.seed,
+            profile_named(settings.prompt.profile, settings.prompt.identifiers),
+            batches=settings.data.batches,
+            world=arguments.world_size,
+            rank=arguments.process_index,
+            **settings.data.mixing.arguments,
+        )
+        self.stop = StopRequest(speaks=self.first)
+        self._file: RunFile | None = None
+        self._closing: list[Callable[[], None]] = []
 
+    def train(self) -> Outcome:
+        """Train to the end or to a request to stop.
 
-def left_out(run: Path) -> dict[str, dict[str, int]]:
-    """Return dataset -> reason -> number of training samples that a run was trained without.
+        Raises:
+            UserError: see ``train``.
+        """
+        checkpoint = self._checkpoint()
+        with transformers_in_silence():
+            model, processor = build(self.settings, _texts(self.mixture), self.extras.weights)
+        if self.settings.training.gradient_checkpointing:
+            _checkpoint_gradients(model)
+        trainer = self._trainer(model, processor)
+        self._begin(trainer, checkpoint)
+        try:
+            with self.stop.listening():
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except BaseException as error:
+            self._failed(error, trainer)
+            raise
+        finally:
+            for closing in self._closing:
+                closing()
+        return self._end(trainer)
 
-    Raises:
-        UserError: a damaged ``run.json``.
-    """
-    skipped = read_object(run / RUN_FILE).get("skipped", {})
-    return dict(skipped)
+    def _checkpoint(self) -> Path | None:
+        """The newest whole checkpoint; what is wrong with newer ones is said."""
+        checkpoint, problems = newest(self.out)
+        if self.first:
+            for problem in problems:
+                print(f"Warning: {problem}", file=sys.stderr)
+            if checkpoint is not None or problems:
+                print(f"going on from {checkpoint or 'the beginning'}", file=sys.stderr)
+        return checkpoint
 
-
-def _standing_run(out: Path) -> dict[str, Any] | None:
-    """Return the ``run.json`` of the run that stands in a folder; None where there is no folder or an empty one.
-
-    Raises:
-        UserError: something else stands there.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    if not (out / RUN_FILE).is_file():
-        raise UserError(f"{out} exists and is not a finished run; choose another --out or remove it.")
-    run = read_object(out / RUN_FILE)
-    if not isinstance(run.get("settings"), dict) or not isinstance(run.get("datasets"), dict):
-        raise UserError(f"{out / RUN_FILE} does not say how the run was trained; choose another --out or remove it.")
-    return run
-
-
-def _require_same_run(out: Path, run: dict[str, Any], settings: RunSettings, samples: dict[str, int]) -> None:
-    for what, found, wanted in (
-        ("settings", run["settings"], settings.model_dump(mode="json")),
-        ("data", run["datasets"], samples),
-    ):
-        different = _differences(found, wanted)
-        if different:
-            raise UserError(
-                f"{out} holds a run with other {what} ({', '.join(different)}); choose another --out or say "
-                "--overwrite."
+    def _trainer(self, model: UniMedForConditionalGeneration, processor: UniMedProcessor) -> UniMedTrainer:
+        training = self.settings.training
+        folder = self.extras.feature_cache
+        cache = None if folder is None else FeatureCache(folder, model, processor, self.arguments.device)
+        tasks = {name: samples[0].task for name, samples in self.data.samples.items()}
+        log = None
+        if self.first:
+            log = TrainLog(
+                self.out, self.settings.logging.every, tasks, steps=training.steps, warmup_steps=training.warmup_steps
             )
+            self._closing.append(log.close)
+        plain = Collator(processor)
+        trainer = UniMedTrainer(
+            model,
+            self.arguments,
+            settings=self.settings,
+            mixture=self.mixture,
+            collator=Collator(processor, cache),
+            log=log,
+            stop=self.stop,
+            validation=Validation(self.data.held_out, plain, training.batch_size) if self.data.held_out else None,
+            cache=cache,
+            saved=lambda step: self._file.reached(step) if self._file else None,
+            callbacks=self._progress(log),
+        )
+        if self.extras.probe_every is not None:
+            attach_probe(trainer, self.data.samples, plain, self.extras.probe_every)
+        return trainer
+
+    def _progress(self, log: TrainLog | None) -> list[TrainerCallback]:
+        if log is None or self.extras.quiet:
+            return []
+        line = ProgressLine(log)
+        self._closing.append(line.close)
+        return [line]
+
+    def _begin(self, trainer: UniMedTrainer, checkpoint: Path | None) -> None:
+        if checkpoint is not None:
+            trainer.go_on_from(checkpoint)
+        elif trainer.train_log is not None:
+            trainer.train_log.rewind(0)
+        if self.first:
+            facts = facts_of(
+                self.settings,
+                trainer.model,
+                datasets=self.data.sizes,
+                skipped={name: samples.skipped for name, samples in self.data.samples.items() if samples.skipped},
+                data=data_digests(self.data.root, self.data.noted),
+                device=self.arguments.device,
+                world_size=self.arguments.world_size,
+            )
+            self._file = RunFile(self.out, facts, 0 if checkpoint is None else sealed_state(checkpoint)["step"])
+
+    def _failed(self, error: BaseException, trainer: UniMedTrainer) -> None:
+        if self._file is None:
+            return
+        step = trainer.state.global_step
+        try:
+            self._file.end(reason_of(error), step, self._results(trainer))
+        except OSError as second:  # such as a full disk, of which the first error tells
+            error.add_note(f"run.json does not say so: {second}.")
+
+    def _end(self, trainer: UniMedTrainer) -> Outcome:
+        step = trainer.state.global_step
+        finished = step == self.settings.training.steps
+        if finished:
+            self._finish(trainer)
+        if self._file is not None:
+            self._file.end(FINISHED if finished else self._reason(), step, self._results(trainer))
+        if finished:
+            if self.first:
+                forget_previous(self.out)
+            return Outcome.TRAINED
+        if self.stop.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        return Outcome.STOPPED
+
+    def _results(self, trainer: UniMedTrainer) -> dict[str, Any]:
+        batches = trainer.state.global_step * self.settings.training.gradient_accumulation
+        return {
+            "realised_mixture": self.mixture.realised(batches),
+            **(trainer.train_log.summary() if trainer.train_log else {}),
+            **({"feature_cache": str(trainer.cache.folder)} if trainer.cache else {}),
+        }
+
+    def _reason(self) -> str:
+        # another process may have heard the signal
+        asked = self.stop.signal
+        return "interrupted" if asked == signal.SIGINT else f"preempted: {asked.name if asked else 'another process'}"
+
+    def _finish(self, trainer: UniMedTrainer) -> None:
+        """Put the final model beside its checkpoints."""
+        staging = self.out / _FINAL
+        if self.first:
+            shutil.rmtree(staging, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
+        with transformers_in_silence():
+            trainer.save_model(str(staging))
+        if not self.first:
+            return
+        if not trainer.is_fsdp_enabled and not trainer.is_deepspeed_enabled:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            write_second_moments(staging, model, _unwrapped(trainer.optimizer))
+        open_to_readers(staging)
+        for path in staging.iterdir():
+            path.replace(self.out / path.name)
+        staging.rmdir()
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key}: {before} there, {after} asked for")
-    return found
-
-
-def _train_into(
-    folder: Path,
-    settings: RunSettings,
-    mixture: Mixture,
-    skipped: dict[str, dict[str, int]],
-    weights: Path | None,
-    quiet: bool,
-) -> None:
-    started = time.time()
-    with transformers_in_silence():
-        model, processor = build(settings, _texts(mixture), weights)
-    log: list[dict[str, Any]] = []
-    trainer = UniMedTrainer(
-        model,
-        _arguments(settings, folder),
-        mixture=mixture,
-        collator=Collator(processor),
-        log=log,
-        callbacks=[] if quiet else [ProgressBar()],
-    )
-    trainer.train()
-    with transformers_in_silence():
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-    write_second_moments(folder, model, _unwrapped(trainer.optimizer))
-    lines = "".join(json.dumps(entry) + "\n" for entry in log)
-    (folder / LOG_FILE).write_text(lines, encoding="utf-8")
-    _write_run_file(folder, settings, mixture, skipped, model, time.time() - started)
+def _open_data(settings: RunSettings, root: Path, skip_missing: bool) -> _Data:
+    sources = select_sources(discover(root), settings.data.datasets, str(root))
+    samples: dict[str, Samples] = {}
+    noted: dict[str, set[Path]] = {}
+    for source in sources:
+        with noting() as noted[source.name]:
+            samples[source.name] = open_source(skipping(source) if skip_missing else source, "train")
+    looked_at = {} if settings.validation.every is None else held_out(sources, settings.validation, skip_missing)
+    return _Data(root, samples, noted, looked_at)
 
 
 def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
@@ -197,147 +337,56 @@ def _texts(mixture: Mixture) -> Iterator[str]:
             yield written.answer
 
 
-def _arguments(settings: RunSettings, folder: Path) -> TrainingArguments:
-    training = settings.training
-    return TrainingArguments(
-        output_dir=str(folder),
-        max_steps=training.steps,
-        per_device_train_batch_size=training.batch_size,
-        learning_rate=training.peak_learning_rate,
-        lr_scheduler_type=SCHEDULER,
-        lr_scheduler_kwargs=scheduler_options(training),
-        warmup_steps=training.warmup_steps,
-        weight_decay=training.weight_decay,
-        adam_beta1=training.beta1,
-        adam_beta2=training.beta2,
-        max_grad_norm=training.gradient_clip or 0.0,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-    )
+def _checkpoint_gradients(model: UniMedForConditionalGeneration) -> None:
+    # newer versions of transformers have another name for it
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
-def _write_run_file(
-    folder: Path,
-    settings: RunSettings,
-    mixture: Mixture,
-    skipped: dict[str, dict[str, int]],
-    model: UniMedForConditionalGeneration,
-    seconds: float,
-) -> None:
-    run = {
-        "settings": settings.model_dump(mode="json"),
-        "datasets": {name: len(samples) for name, samples in mixture.datasets.items()},
-        "skipped": skipped,
-        "realised_mixture": mixture.realised(mixture.steps),
-        "parameters": {
-            name: sum(parameter.numel() for parameter in part.parameters()) for name, part in model.named_children()
-        },
-        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
-        | {"python": platform.python_version()},
-        "hardware": {"device": str(model.device), "threads": torch.get_num_threads()},
-        "seconds": round(seconds, 1),
-        "exit_reason": "finished",
-    }
-    (folder / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+def _require_hardware(settings: RunSettings) -> None:
+    if torch.cuda.is_available():
+        return
+    if settings.llm.quantisation == "4bit":
+        # bitsandbytes repacks the weights at the first evaluation, for a product without a right backward pass
+        raise UserError("llm.quantisation=4bit cannot be trained on a CPU: its gradients would be wrong; use a GPU.")
+    if settings.training.precision == "float16":
+        raise UserError(
+            "training.precision=float16 needs a GPU, which this machine has not; set training.precision=float32."
+        )
 
 
-class UniMedTrainer(Trainer):
-    """transformers' Trainer on a mixture, the loss of every step logged with its dataset or datasets.
+def training_arguments(settings: RunSettings, folder: Path) -> TrainingArguments:
+    """Return transformers' arguments of a run.
 
-    Args:
-        model: the model.
-        arguments: transformers' training arguments.
-        mixture: what to train on, as batch sampler and dataset.
-        collator: samples to tensors.
-        log: receives one entry per step: step, dataset (and samples by dataset where there are several), loss, learning
-            rate.
-        callbacks: further callbacks.
+    Raises:
+        UserError: a precision that the hardware has not, or an unknown tracker.
     """
-
-    def __init__(
-        self,
-        model: UniMedForConditionalGeneration,
-        arguments: TrainingArguments,
-        *,
-        mixture: Mixture,
-        collator: Collator,
-        log: list[dict[str, Any]],
-        callbacks: list[TrainerCallback],
-    ) -> None:
-        super().__init__(model, arguments, callbacks=callbacks)
-        self.remove_callback(PrinterCallback)  # it prints to stdout, which is for results
-        self.mixture = mixture
-        self.collator = collator
-        self.step_log = log
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Return batches as the mixture draws them."""
-        return DataLoader(_Named(self.mixture), batch_sampler=self.mixture, collate_fn=self._collate)
-
-    def _collate(self, named: list[tuple[str, Sample]]) -> dict[str, Any]:
-        return self.collator([sample for _, sample in named]) | {"datasets": Counter(name for name, _ in named)}
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Return the mean loss over the batch's answer tokens; it is logged with the batch's dataset or datasets.
-
-        Raises:
-            UserError: the loss is not a finite number.
-        """
-        datasets = inputs.pop("datasets")
-        outputs = model(**inputs)
-        self._log_loss(datasets, outputs.loss)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-    def _log_loss(self, datasets: Counter[str], loss: Tensor) -> None:
-        step = self.state.global_step + 1
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"The loss is {loss.item()} at step {step} on {', '.join(datasets)}; lower "
-                "training.peak_learning_rate or set training.gradient_clip."
-            )
-        rate = self.lr_scheduler.get_last_lr()[0] if self.lr_scheduler else 0.0
-        where: dict[str, Any] = {"dataset": next(iter(datasets))}
-        if len(datasets) > 1:
-            where = {"dataset": MIXED, "samples": dict(datasets)}
-        self.step_log.append({"step": step, **where, "loss": loss.item(), "learning_rate": rate})
-
-
-class _Named(Dataset):
-    """A mixture as a torch dataset whose items know the dataset they were drawn from."""
-
-    def __init__(self, mixture: Mixture) -> None:
-        self.mixture = mixture
-
-    def __len__(self) -> int:
-        return sum(len(samples) for samples in self.mixture.datasets.values())
-
-    def __getitem__(self, draw: Draw) -> tuple[str, Sample]:
-        return draw.dataset, self.mixture[draw]
-
-
-class ProgressBar(TrainerCallback):
-    """One line on stderr: steps done and to do."""
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Open the bar."""
-        self.bar = tqdm(total=state.max_steps, desc="training", unit="step", file=sys.stderr)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Advance by one step."""
-        self.bar.update(1)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Close the bar."""
-        self.bar.close()
+    training = settings.training
+    try:
+        return TrainingArguments(
+            output_dir=str(folder),
+            max_steps=training.steps,
+            per_device_train_batch_size=training.batch_size,
+            gradient_accumulation_steps=training.gradient_accumulation,
+            learning_rate=training.peak_learning_rate,
+            weight_decay=training.weight_decay,
+            adam_beta1=training.beta1,
+            adam_beta2=training.beta2,
+            max_grad_norm=training.gradient_clip or 0.0,
+            bf16=training.precision == "bfloat16",
+            fp16=training.precision == "float16",
+            seed=settings.seed,
+            data_seed=settings.seed,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=list(settings.logging.trackers) or "none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            remove_unused_columns=False,
+            ignore_data_skip=True,  # the mixture goes on from its own state
+            average_tokens_across_devices=True,
+            # batches of text alone do not reach the connector
+            ddp_find_unused_parameters=True,
+        )
+    except ValueError as error:
+        raise UserError(f"training.precision={training.precision} or logging.trackers: {error}") from error

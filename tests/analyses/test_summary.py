@@ -9,8 +9,18 @@ from tugofwar.errors import UserError
 def write_run(folder, accuracy):
     mean = {"value": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.05}
     lead = {"value": accuracy - 0.3, "low": accuracy - 0.4, "high": accuracy - 0.2}
-    baseline = {"accuracy": {"value": 0.3, "low": 0.2, "high": 0.4}, "lead": lead}
-    scores = {"datasets": {"planes": {"metrics": {"accuracy": mean}, "baselines": {"majority class": baseline}}}}
+    wrong = {"value": 0.9, "low": 0.9, "high": 0.9}
+    planes = {
+        "primary": "accuracy",
+        "metrics": {"paper": {"f1": wrong, "accuracy": mean}, "released": {"accuracy": wrong}},
+        "baselines": {
+            "majority class": {
+                "paper": {"accuracy": {"value": 0.3, "low": 0.2, "high": 0.4}, "lead": lead},
+                "released": {"accuracy": wrong, "lead": wrong},
+            }
+        },
+    }
+    scores = {"datasets": {"planes": planes}}
     (folder / "evaluation").mkdir(parents=True)
     (folder / "evaluation" / "scores.json").write_text(json.dumps(scores))
     (folder / "gradients").mkdir()
@@ -60,7 +70,27 @@ def test_an_index_without_maximum_or_interval_is_said_to_be_so(tmp_path, table, 
     assert cell in summarise([tmp_path / "mlp"]).splitlines()[-1]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_dataset_that_only_the_first_run_was_asked_is_said_to_be_so(tmp_path):
+    for name in ("mlp", "cmoe"):
+        write_run(tmp_path / name, 0.5)
+    (tmp_path / "cmoe" / "evaluation" / "scores.json").write_text('{"datasets": {}}')
+    rows = summarise([tmp_path / "mlp", tmp_path / "cmoe"]).splitlines()
+    assert [row.split("|")[-2].strip() for row in rows[2:4]] == ["not evaluated", "not evaluated"]
+
+
+def test_a_score_without_interval_says_so(tmp_path):
+    write_run(tmp_path / "mlp", 0.5)
+    path = tmp_path / "mlp" / "evaluation" / "scores.json"
+    scores = json.loads(path.read_text())
+    scores["datasets"]["planes"]["metrics"]["paper"]["accuracy"] |= {"low": None, "high": None}
+    path.write_text(json.dumps(scores))
+    assert "0.500 [no interval]" in summarise([tmp_path / "mlp"])
+
+
+OLDER = '{"datasets": {"planes": {"metrics": {"accuracy": {"value": 0.5}}, "baselines": {}}}}'
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", OLDER])
 def test_damaged_scores_are_one_sentence(tmp_path, content):
     write_run(tmp_path / "mlp", 0.5)
     (tmp_path / "mlp" / "evaluation" / "scores.json").write_text(content)

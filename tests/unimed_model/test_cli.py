@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -211,23 +209,6 @@ def test_a_truncated_image_is_named(trained, corpus, tmp_path, cut):
         "source.jpg",
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a POSIX signal")
-def test_ctrl_c_leaves_nothing_behind(corpus, tmp_path):
-    command = [BIN / "unimed-train", "--data", corpus, "--out", tmp_path / "run"]
-    # a shell's background job hands on that it ignores Ctrl-C
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heeding)
-    while "step/s" not in process.stderr.read(80):
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Interrupted" in stderr
-    assert "Traceback" not in stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to stand for a full disk")

@@ -6,11 +6,13 @@ import pytest
 
 from analyses.summary import summarise
 from tugofwar.cli import main as tugofwar_main
-from unimed_model.cli import eval_main
+from unimed_model.cli_eval import eval_main
 from unimed_model.data import discover, open_source
 from unimed_model.data.sources import skipping
 
 from .report_roots import command, trained, write_root
+
+pytestmark = pytest.mark.usefixtures("without_java")
 
 
 @pytest.fixture

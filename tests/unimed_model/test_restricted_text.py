@@ -6,13 +6,15 @@ import pytest
 
 from analyses import summary
 from tugofwar.cli import main as tugofwar_main
-from unimed_model.cli import eval_main
+from unimed_model.cli_eval import eval_main
 
 from .report_roots import PLANTED, command, trained, write_root
 
 WORDS = ("wombats", "marmalade", PLANTED)
 LEARNED = {"tokenizer.json", "model.safetensors"}
 """What was trained on the text. A tokenizer's pieces are words of it."""
+
+pytestmark = pytest.mark.usefixtures("without_java")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_predictions_of_a_restricted_dataset_have_no_text(root, run):
     for line in private:
         assert line["restricted"] is True
         assert (line["prompt"], line["prediction"], line["reference"]) == (None, None, None)
-        assert line["sample_id"]
+        assert line["id"]
     for line in free:
         assert "restricted" not in line
         assert line["prompt"] == "Describe this input image."

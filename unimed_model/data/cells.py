@@ -55,7 +55,7 @@ class ImageCell:
         Raises:
             UserError: the file is missing or damaged; the image is missing, truncated, unreadable or refused.
         """
-        return image_of_bytes(self._bytes(), self._name)
+        return image_of_bytes(self.content(), self._name)
 
     def size(self) -> tuple[int, int]:
         """Return (width, height) in pixels from the image's header, without decoding.
@@ -63,13 +63,14 @@ class ImageCell:
         Raises:
             UserError: the file is missing or damaged; the image is missing or its header is unreadable.
         """
-        return size_of_bytes(self._bytes(), self._name)
+        return size_of_bytes(self.content(), self._name)
 
-    @property
-    def _name(self) -> str:
-        return f"{self.path}, row {self.index}, {self.column}"
+    def content(self) -> bytes:
+        """Return the bytes of the image's file.
 
-    def _bytes(self) -> bytes:
+        Raises:
+            UserError: the file is missing or damaged, or the image is missing.
+        """
         with _readable(self.path):
             state = self.path.stat()
             version = (state.st_mtime_ns, state.st_size)
@@ -82,6 +83,10 @@ class ImageCell:
         if not content:
             raise UserError(f"{self._name} is empty; download the file again.")
         return bytes(content)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.path}, row {self.index}, {self.column}"
 
 
 @dataclass(frozen=True, slots=True)

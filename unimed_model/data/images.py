@@ -45,6 +45,9 @@ class ImageSource(Protocol):
     def size(self) -> tuple[int, int]:
         """Return (width, height) in pixels, if possible without decoding."""
 
+    def content(self) -> bytes:
+        """Return bytes that are equal only for equal images, without decoding; raise `UserError` as `open` does."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
@@ -73,6 +76,19 @@ class ImageFile:
         """
         with opened(self.path, str(self.path)) as image:
             return image.size
+
+    def content(self) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            UserError: the file is missing or cannot be read.
+        """
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError as error:
+            raise UserError(f"The image {self.path} is missing; complete the download.") from error
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be read ({error.strerror}).") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,15 @@ class ImageArray:
         from PIL import Image
 
         return to_rgb(Image.fromarray(load_array(self.path, self.key)[self.index]), str(self.path))
+
+    def content(self) -> bytes:
+        """Return type, shape and values of the image's array; the stack is decoded, the image is not made.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        array = load_array(self.path, self.key)[self.index]
+        return f"{array.dtype.str} {array.shape} ".encode() + array.tobytes()
 
 
 def image_of_bytes(content: bytes, name: str) -> Image:
