@@ -261,3 +261,7 @@ def _count(source: object, split: str) -> int | str:
         return len(open_source(source, split))  # type: ignore[arg-type]
     except UserError as reason:
         return f"unusable: {reason}"
+
+
+if __name__ == "__main__":
+    data_main()
