@@ -18,7 +18,7 @@ from typing import Any
 from analyses.ablation_tables import Row, Table, table_named
 from analyses.launching import Job
 from tugofwar.errors import UserError
-from unimed_model.data import discover
+from unimed_model.data import DatasetSource, discover, select_sources
 from unimed_model.errors import UserError as SettingsError
 from unimed_model.presets import resolve
 
@@ -90,7 +90,16 @@ class Ablation:
                 resolve(self.preset, self.overrides, row.arm)
             except SettingsError as error:
                 raise UserError(f"The arm {row.arm} cannot be run so: {error}") from error
-        discover(self.data)
+        self.sources()
+
+    def sources(self) -> list[DatasetSource]:
+        """Return the datasets that the runs are trained and evaluated on.
+
+        Raises:
+            UserError: no data root, or ``data.datasets`` names one that it does not offer.
+        """
+        named = resolve(self.preset, self.overrides).data.datasets
+        return select_sources(discover(self.data), tuple(named) if named else None, str(self.data))
 
     def record(self) -> dict[str, Any]:
         """Return what stands in ``ablation.json``."""
@@ -102,7 +111,7 @@ class Ablation:
             "data": str(self.data),
             "weights": None if self.weights is None else str(self.weights),
             "seeds": self.seeds,
-            "datasets": {source.name: source.task for source in discover(self.data)},
+            "datasets": {source.name: source.task for source in self.sources()},
             "commands": {
                 f"{row.arm}/seed-{seed}": [shlex.join(command) for command in self.commands(row.arm, seed)]
                 for row in self.table.rows

@@ -74,7 +74,7 @@ def markdown(grid: Grid) -> str:
     """Return a Markdown table; the best cells are bold, the second best underlined."""
     marks = {"best": "**{}**", "second": "<u>{}</u>", None: "{}"}
     rows = [
-        [marks[cell.mark].format(cell.text.replace("|", r"\|")) for cell in map(_cell, row)]
+        [marks[cell.mark].format(_one_line(cell.text).replace("|", r"\|")) for cell in map(_cell, row)]
         for row in [grid.headings, *grid.rows]
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(grid.headings))]
@@ -126,6 +126,7 @@ _LATEX = {
     "Δ": r"$\Delta$",
     "α": r"$\alpha$",
     "✓": r"$\surd$",
+    "|": r"\textbar{}",
     "<": r"$<$",
     ">": r"$>$",
     # a row that begins with a bracket would be read as an argument of the line break before it
@@ -137,6 +138,11 @@ _LATEX = {
 def escaped(text: str) -> str:
     """Return a text as LaTeX has to be given it."""
     return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _one_line(text: str) -> str:
+    """A text on one line, which a line break in a name would end with its row."""
+    return " ".join(text.splitlines())
 
 
 def _cell(cell: Cell | str) -> Cell:

@@ -9,11 +9,10 @@ Written to ``benchmarks/ablation.md``; the table is made by ``python -m analyses
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
+
+from calling import call
 
 OUT = Path(__file__).with_name("ablation.md")
 WINDOW = 100
@@ -26,12 +25,12 @@ def main() -> None:
     data, runs = options.work / "data", options.work / "2a"
     options.work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    _call("unimed_model.cli_data", "sample", data)
+    call("unimed_model.cli_data", "sample", data)
     shorter = ["--set", "training.steps=200", "--set", "training.warmup_steps=20"] if options.quick else []
     asked = ["--table", "2a", "--preset", "tiny", "--seeds", options.seeds, "--data", data, "--out", runs]
-    _call("analyses.ablation", "run", *asked, "--jobs", options.jobs, *shorter)
+    call("analyses.ablation", "run", *asked, "--jobs", options.jobs, *shorter)
     hours = (time.monotonic() - began) / 3600
-    table = _call("analyses.ablation", "table", runs)
+    table = call("analyses.ablation", "table", runs)
     lines = [
         "# Table 2a on the sample corpus",
         "",
@@ -54,14 +53,6 @@ def _row(run: Path) -> str:
     first, last = statistics.mean(losses[:WINDOW]), statistics.mean(losses[-WINDOW:])
     seconds = json.loads((run / "run.json").read_text())["seconds"]
     return f"| {run.parent.name} | {run.name.removeprefix('seed-')} | {first:.2f} | {last:.2f} | {seconds / 60:.1f} |"
-
-
-def _call(module: str, *arguments: Any) -> str:
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}.")
-    return done.stdout.strip()
 
 
 def _parse() -> argparse.Namespace:

@@ -10,12 +10,12 @@ held-out slices; with a feature cache each image is encoded once. Written to ``b
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from calling import call
 
 OUT = Path(__file__).with_name("small.md")
 WINDOW = 50
@@ -27,7 +27,7 @@ def main() -> None:
     options = _parse()
     data, trained, untrained = (options.work / name for name in ("data", "trained", "untrained"))
     options.work.mkdir(parents=True, exist_ok=True)
-    _call("unimed_model.cli_data", "sample", data)
+    call("unimed_model.cli_data", "sample", data)
     settings = [f"training.steps={options.steps}", "training.warmup_steps=20", "checkpoints.every=100"]
     sets = [word for setting in settings for word in ("--set", setting)]
     shared = ["--weights", options.weights, "--data", data]
@@ -49,7 +49,7 @@ def main() -> None:
     for run in (untrained, trained):
         limit = ["--limit", options.limit]
         minutes[f"evaluation, {run.name}"] = _minutes("unimed_model.cli_eval", run, *shared, *limit)
-    compared = json.loads(_call("unimed_model.cli_eval", "compare", trained, untrained, "--json"))
+    compared = json.loads(call("unimed_model.cli_eval", "compare", trained, untrained, "--json"))
     options.out.write_text("\n".join(_report(options, trained, compared, minutes)) + "\n", encoding="utf-8")
     print(options.out.read_text(encoding="utf-8"))
 
@@ -105,16 +105,8 @@ def _comparison(compared: dict[str, Any]) -> Iterator[str]:
 
 def _minutes(module: str, *arguments: Any) -> float:
     began = time.monotonic()
-    _call(module, *arguments)
+    call(module, *arguments)
     return (time.monotonic() - began) / 60
-
-
-def _call(module: str, *arguments: Any) -> str:
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {done.returncode}.")
-    return done.stdout.strip()
 
 
 def _parse() -> argparse.Namespace:

@@ -1,5 +1,6 @@
 """Checkpoints of a run: each appears whole or not at all; which are kept, and which one training goes on from."""
 
+import hashlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from .errors import UserError
 from .folders import open_to_readers
 
 SEAL = "checkpoint.json"
-"""Written last: sizes of the other files, and what training needs beside them."""
+"""Written last: sizes and digests of the other files, and what training needs beside them."""
 
 _STAGING = ".checkpoint.partial"
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -37,8 +38,11 @@ def commit(written: Path, place: Path, state: dict[str, Any]) -> None:
         state: what stands in the seal beside the files' sizes.
     """
     open_to_readers(written)
-    files = {str(path.relative_to(written)): path.stat().st_size for path in sorted(_files(written))}
-    (written / SEAL).write_text(json.dumps({**state, "files": files}, indent=2) + "\n", encoding="utf-8")
+    named = {str(path.relative_to(written)): path for path in sorted(_files(written))}
+    files = {name: path.stat().st_size for name, path in named.items()}
+    digests = {name: _sha256(path) for name, path in named.items()}
+    seal = json.dumps({**state, "files": files, "sha256": digests}, indent=2)
+    (written / SEAL).write_text(seal + "\n", encoding="utf-8")
     for path in [*_files(written), written]:
         _sync(path)
     shutil.rmtree(place, ignore_errors=True)
@@ -77,11 +81,14 @@ def checkpoints(run: Path) -> dict[int, Path]:
 
 
 def newest(run: Path) -> tuple[Path | None, list[str]]:
-    """Return the newest whole checkpoint of a run, if there is one, and what is wrong with newer ones."""
+    """Return the newest whole checkpoint of a run, if there is one, and what is wrong with newer ones.
+
+    Of whole ones every file is read, and compared with what was written.
+    """
     problems: list[str] = []
     for path in reversed(checkpoints(run).values()):
         try:
-            sealed_state(path)
+            _require_content(path, sealed_state(path).get("sha256", {}))
         except UserError as error:
             problems.append(str(error))
         else:
@@ -89,13 +96,31 @@ def newest(run: Path) -> tuple[Path | None, list[str]]:
     return None, problems
 
 
-def prune(run: Path, keep: int, protected: Iterable[int]) -> None:
-    """Delete all checkpoints but the newest ``keep`` and the protected ones."""
+def prune(run: Path, keep: int, protected: Iterable[int], step: int) -> None:
+    """Delete all checkpoints but the newest ``keep`` and the protected ones.
+
+    Args:
+        run: the run folder.
+        keep: number of the newest.
+        protected: steps of the others that stay.
+        step: that the run has come to; a checkpoint beyond it is one that could not be gone on from.
+    """
     steps = list(checkpoints(run))
-    kept = {*steps[-keep:], *protected}
+    kept = {*[reached for reached in steps if reached <= step][-keep:], *protected}
     for step in steps:
         if step not in kept:
             shutil.rmtree(checkpoint_folder(run, step))
+
+
+def _require_content(checkpoint: Path, digests: dict[str, str]) -> None:
+    for name, digest in digests.items():
+        if _sha256(checkpoint / name) != digest:
+            raise UserError(f"{checkpoint / name} is damaged: it is not what was written.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -139,6 +139,7 @@ def train(
         feature_cache=feature_cache,
         probe_every=probe_every,
     )
+    training.leave_processes()
     if is_first():
         _print_outcome(out, outcome.value, missing_images(left_out(out)))
 
@@ -168,7 +169,7 @@ def _print_dry_run(run: DryRun) -> None:
         f"all together {run.memory / 1e9:.1f} GB, without what a library holds for itself"
     )
     rates = ", ".join(f"{step}: {rate:.3g}" for step, rate in run.learning_rates.items())
-    typer.echo(f"{run.steps} steps of {run.batch_size} samples; learning rate at step {rates}")
+    typer.echo(f"{run.steps} steps of {run.samples} samples; learning rate at step {rates}")
     typer.echo(f"prompt: {run.profile}; datasets: {', '.join(run.datasets or ('all that the data root offers',))}")
 
 

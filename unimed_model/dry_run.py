@@ -50,6 +50,7 @@ class DryRun:
         parts: the model's parts.
         activations: bytes that one batch keeps for the backward pass.
         batch_size: samples of that batch, each with an image.
+        samples: of a step, which has one batch or, accumulated, several.
         sequence: tokens of each sample, visual ones included.
         steps: optimiser steps.
         learning_rates: step -> learning rate, at some steps.
@@ -60,6 +61,7 @@ class DryRun:
     parts: tuple[Part, ...]
     activations: int
     batch_size: int
+    samples: int
     sequence: int
     steps: int
     learning_rates: dict[int, float]
@@ -97,6 +99,7 @@ def dry_run(settings: RunSettings) -> DryRun:
         parts=tuple(_parts(model, settings)),
         activations=_activation_bytes(model, training.batch_size),
         batch_size=training.batch_size,
+        samples=training.batch_size * training.gradient_accumulation,
         sequence=config.image_tokens + TEXT_TOKENS,
         steps=training.steps,
         learning_rates=dict(zip(marks, learning_rates(training, marks), strict=True)),

@@ -173,9 +173,6 @@ class UniMedForConditionalGeneration(UniMedPreTrainedModel, GenerationMixin):
             raise ValueError("images need input_ids, whose placeholders say where the visual tokens go")
         if position_ids is not None:
             kwargs["position_ids"] = position_ids
-        if labels is not None:
-            # a layer that is recomputed in the backward pass would find its own keys in the cache
-            kwargs.setdefault("use_cache", False)
         with self._recording(output_router_weights) as lora_router_weights:
             outputs = self.language_model(
                 inputs_embeds=inputs_embeds,

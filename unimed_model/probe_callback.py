@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .data import Samples
 from .data.collator import Collator
@@ -39,7 +40,16 @@ def attach_probe(trainer: UniMedTrainer, data: Mapping[str, Samples], collator: 
         name: draw_batches(name, len(samples), batches, training.batch_size, trainer.settings.seed, False)
         for name, samples in data.items()
     }
-    callback = TugOfWarCallback(
+
+    class OffTheClock(TugOfWarCallback):
+        """The instrument, whose time is none of training's."""
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            """Record when it is time to."""
+            with trainer.off_the_clock():
+                super().on_step_end(*args, **kwargs)
+
+    callback = OffTheClock(
         {name: ProbeBatches(data[name], drawn, collator) for name, drawn in rows.items()},
         every=every,
         batches=batches,

@@ -298,7 +298,7 @@ class TrainingSettings(Closed):
     """How long, how fast, and with which optimiser (AdamW, linear warm-up, cosine decay to a floor)."""
 
     steps: int = Field(ge=1, description="optimiser steps")
-    batch_size: int = Field(4, ge=1, description="samples per step")
+    batch_size: int = Field(4, ge=1, description="samples per batch")
     gradient_accumulation: int = Field(1, ge=1, description="batches per step")
     peak_learning_rate: float = Field(gt=0)
     floor_learning_rate: float = Field(ge=0)

@@ -1,37 +1,52 @@
-"""What stands in a folder that a run is to be trained in: nothing, a run, or something else."""
+"""What stands in a folder that a run is to be trained in (nothing, a run, something else), and who may train there."""
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .checkpoints import checkpoints
 from .errors import UserError
+from .locking import take_lock
 from .reading import read_object
 from .settings import RunSettings
 
 RUN_FILE = "run.json"
 FINISHED = "finished"
 
-_PREVIOUS = ".previous"
-"""Ends the name of a run that another takes the place of, until that one is finished."""
+_LOCK = ".lock"
+_NEEDED = {"settings": dict, "datasets": dict, "data": dict, "sessions": list}
+"""What ``run.json`` must say for a run to be gone on from or compared with."""
 
 
 def standing_run(out: Path) -> dict[str, Any] | None:
     """Return the ``run.json`` of the run that stands in a folder; None where there is no folder or an empty one.
 
+    A folder that holds nothing but what a killed process left half-written is as good as empty.
+
     Raises:
         UserError: something else stands there, or the file is damaged.
     """
-    if not out.exists() or (out.is_dir() and all(path.name.startswith(".") for path in out.iterdir())):
+    if not out.exists() or (out.is_dir() and all(map(_is_left_over, out.iterdir()))):
         return None
     if not (out / RUN_FILE).is_file():
         raise UserError(f"{out} exists and is not a run; choose another --out or remove it.")
-    run = read_object(out / RUN_FILE)
-    if not isinstance(run.get("settings"), dict) or not isinstance(run.get("datasets"), dict):
-        raise UserError(f"{out / RUN_FILE} does not say how the run was trained; choose another --out or remove it.")
+    try:
+        run = read_object(out / RUN_FILE)
+    except UserError:  # it says to train the run again, which is what is being tried
+        run = {}
+    if not all(isinstance(run.get(key), kind) for key, kind in _NEEDED.items()):
+        raise UserError(
+            f"{out / RUN_FILE} is damaged and does not say how the run was trained; choose another --out or remove "
+            f"{out}."
+        )
     return run
+
+
+def _is_left_over(path: Path) -> bool:
+    return path.name == _LOCK or (path.name.startswith(".") and path.name.endswith(".partial"))
 
 
 def is_finished(run: dict[str, Any]) -> bool:
@@ -58,14 +73,31 @@ def left_out(run: Path) -> dict[str, dict[str, int]]:
     return dict(skipped)
 
 
-def differences(run: dict[str, Any], settings: RunSettings, samples: dict[str, int]) -> dict[str, list[str]]:
-    """Return what a run's settings and data differ in from those asked for: ``settings`` and ``data`` -> sentences."""
-    asked = {
-        "settings": (run["settings"], settings.model_dump(mode="json")),
-        "data": (run["datasets"], samples),
+def differences(
+    run: dict[str, Any], settings: RunSettings, samples: dict[str, int], digests: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """Return what a run's settings and data differ in from those asked for: ``settings`` and ``data`` -> sentences.
+
+    Args:
+        run: its ``run.json``.
+        settings: asked for.
+        samples: dataset -> number of training samples.
+        digests: dataset -> ``data_digests``; of a prepared folder the splits count, not when it was prepared.
+    """
+    found = {
+        "settings": _differences(run["settings"], settings.model_dump(mode="json")),
+        "data": _differences(run["datasets"], samples) or _changed(run.get("data", {}), digests),
     }
-    found = {what: _differences(before, now) for what, (before, now) in asked.items()}
     return {what: different for what, different in found.items() if different}
+
+
+def _changed(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sentences on the datasets that are read from other files than before."""
+    return [
+        f"the files of {name} have changed"
+        for name, digests in now.items()
+        if any(before.get(name, digests).get(key) != digests.get(key) for key in ("sha256", "splits_sha256"))
+    ]
 
 
 def refuse_other_run(out: Path, different: dict[str, list[str]]) -> None:
@@ -89,34 +121,53 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 
 @contextmanager
 def training_folder(out: Path, *, anew: bool) -> Iterator[None]:
-    """Make the folder that a run is trained in.
+    """Make the folder that a run is trained in, and have it for oneself.
 
     On an exception a folder without checkpoint vanishes, and what it took the place of comes back.
 
     Args:
         out: the run folder.
-        anew: put what stands there aside; ``forget_previous`` deletes it.
+        anew: put what stands there aside, under a hidden name; ``forget_previous`` deletes it.
+
+    Raises:
+        UserError: another process trains there.
     """
     target = out.resolve()
     previous = _previous(target)
     created = [parent for parent in target.parents if not parent.exists()]
     if anew:
+        with _locked(target):
+            pass  # nobody trains there
         _put_aside(target, previous)
     target.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException as error:
-        kept = list(checkpoints(target))
-        if kept:
-            error.add_note(f"{out} keeps checkpoint-{kept[-1]}; the same command goes on from it.")
+    with _locked(target):
+        try:
+            yield
+        except BaseException as error:
+            kept = list(checkpoints(target))
+            if kept:
+                error.add_note(f"{out} keeps checkpoint-{kept[-1]}; the same command goes on from it.")
+                raise
+            shutil.rmtree(target, ignore_errors=True)
+            if previous.exists():
+                previous.rename(target)
+            for parent in created:
+                if parent.is_dir() and not any(parent.iterdir()):
+                    parent.rmdir()
             raise
-        shutil.rmtree(target, ignore_errors=True)
-        if previous.exists():
-            previous.rename(target)
-        for parent in created:
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
-        raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        take_lock(descriptor, f"Another process trains into {folder}; wait for it, or choose another --out.")
+        try:
+            yield
+        finally:
+            (folder / _LOCK).unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def _put_aside(target: Path, previous: Path) -> None:
@@ -136,4 +187,5 @@ def forget_previous(out: Path) -> None:
 
 
 def _previous(target: Path) -> Path:
-    return target.with_name(target.name + _PREVIOUS)
+    # hidden, so that it is none of the user's
+    return target.with_name(f".{target.name}.previous")

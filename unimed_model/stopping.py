@@ -23,6 +23,7 @@ class StopRequest:
     def __init__(self, speaks: bool = True) -> None:
         self.speaks = speaks
         self.signal: signal.Signals | None = None
+        self._heard_ctrl_c = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -45,10 +46,13 @@ class StopRequest:
                 signal.signal(number, before[number])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
         self.signal = self.signal or signal.Signals(number)
-        if number == signal.SIGINT and self.speaks:
+        if number != signal.SIGINT:
+            return
+        if self._heard_ctrl_c:
+            raise KeyboardInterrupt
+        self._heard_ctrl_c = True
+        if self.speaks:
             print("\nSaving after this step; once more Ctrl-C stops at once.", file=sys.stderr)
 
 

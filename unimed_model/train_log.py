@@ -236,7 +236,7 @@ class TrainLog:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside, time does not count: a checkpoint is written, or held-out samples are looked at."""
+        """Inside, time does not count: a checkpoint is written, held-out samples are looked at, or gradients probed."""
         began = self._clock()
         try:
             yield

@@ -1,6 +1,8 @@
 """transformers' Trainer on a mixture: exact resumption, whole checkpoints, and every step's loss said by dataset."""
 
+import errno
 import math
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ from .errors import UserError
 from .loader import DATASETS, training_loader
 from .loading import transformers_in_silence
 from .modeling import UniMedForConditionalGeneration
+from .moments import write_second_moments
 from .schedule import learning_rate_factor
 from .settings import RunSettings
 from .stopping import StopRequest
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
 
 _NOT_DECAYED = ("bias", "ln", "bn", "norm")
 """Parts of names of parameters without weight decay: the released code's, and what transformers calls norms."""
+
+
+_NO_ROOM = 2**20
+"""Bytes that are free on a disk that is called full."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class UniMedTrainer(Trainer):
     """
 
     lr_scheduler: Any
+    optimizer: Any
     control: TrainerControl
 
     def __init__(
@@ -222,7 +230,7 @@ class UniMedTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the mean of the datasets' losses on held-out samples; all are logged."""
         assert self.validation is not None
-        with self._off_the_clock():
+        with self.off_the_clock():
             losses = self.validation.losses(self.model_wrapped, self.args.device)
         mean = sum(losses.values()) / len(losses)
         self.best.note_validation(mean)
@@ -233,13 +241,14 @@ class UniMedTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _off_the_clock(self) -> AbstractContextManager[None]:
+    def off_the_clock(self) -> AbstractContextManager[None]:
+        """Inside, time does not count for throughput."""
         return nullcontext() if self.train_log is None else self.train_log.paused()
 
     # Checkpoints
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with self._off_the_clock():
+        with self.off_the_clock():
             self._save_whole_checkpoint(model, trial)
 
     def _save_whole_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -256,12 +265,11 @@ class UniMedTrainer(Trainer):
             self.best.at_checkpoint(step)
             if self.args.should_save:
                 commit(checkpoint_folder(staging, step), checkpoint_folder(run, step), self._state(step))
-                prune(run, self.settings.checkpoints.keep, self._protected())
+                prune(run, self.settings.checkpoints.keep, self._protected(), step)
                 if self.saved is not None:
                     self.saved(step)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch's writer has no better for a full disk
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise UserError(f"The checkpoint of step {step} cannot be written to {run} ({reason}).") from error
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise _not_written(step, run, error) from error
         finally:
             if self.args.should_save:
                 shutil.rmtree(staging, ignore_errors=True)
@@ -303,6 +311,9 @@ class UniMedTrainer(Trainer):
         with transformers_in_silence():
             model.save_pretrained(folder, state_dict=state_dict)
             self.collator.processor.save_pretrained(folder)
+        if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+            # inside what accelerate puts around it
+            write_second_moments(folder, model, getattr(self.optimizer, "optimizer", self.optimizer))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:
@@ -310,18 +321,28 @@ class UniMedTrainer(Trainer):
         else:
             load_trained(model or self.model, Path(resume_from_checkpoint))
 
-    def go_on_from(self, checkpoint: Path) -> None:
+    def go_on_from(self, checkpoint: Path | None) -> int:
         """Set mixture, log and choice of the best to what they were at a checkpoint; ``train`` loads the rest.
+
+        Args:
+            checkpoint: a whole one; None: the beginning of the run.
+
+        Returns:
+            The step.
 
         Raises:
             UserError: the checkpoint is of another mixture.
         """
-        seal = sealed_state(checkpoint)
-        self.mixture.load_state_dict(seal["mixture"])
-        self.best.load_state_dict(seal["best"])
+        step, log = 0, None
+        if checkpoint is not None:
+            seal = sealed_state(checkpoint)
+            step, log = seal["step"], seal["log"]
+            self.mixture.load_state_dict(seal["mixture"])
+            self.best.load_state_dict(seal["best"])
         if self.train_log is not None:
-            self.train_log.rewind(seal["step"], seal["log"])
-            rewind_validation(Path(self.args.output_dir), seal["step"])
+            self.train_log.rewind(step, log)
+            rewind_validation(Path(self.args.output_dir), step)
+        return step
 
 
 class _EndOfStep(TrainerCallback):
@@ -345,6 +366,14 @@ class _EndOfStep(TrainerCallback):
             or step in (settings.training.warmup_steps, settings.training.steps)
         )
         return control
+
+
+def _not_written(step: int, run: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    if isinstance(error, RuntimeError) and shutil.disk_usage(run).free < _NO_ROOM:
+        # torch's writer says only that a file has another length than it should
+        reason = f"{os.strerror(errno.ENOSPC)} (os error {errno.ENOSPC})"
+    return UserError(f"The checkpoint of step {step} cannot be written to {run} ({reason}).")
 
 
 def _is_due(step: int, every: int | None) -> bool:

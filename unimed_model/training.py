@@ -11,24 +11,21 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainingArguments
 
 from .building import build
-from .checkpoints import newest, sealed_state
+from .checkpoints import newest
 from .data import Sample, Samples, discover, open_source, select_sources
 from .data.collator import Collator
 from .data.files import noting
 from .data.mixture import Mixture
 from .data.sources import skipping
 from .data_digests import data_digests
-from .errors import UserError
 from .feature_cache import FeatureCache
 from .folders import open_to_readers
 from .loading import transformers_in_silence
 from .modeling import UniMedForConditionalGeneration
-from .moments import write_second_moments
 from .probe_callback import attach_probe
 from .processing import UniMedProcessor
 from .progress import ProgressLine
@@ -47,6 +44,13 @@ from .standing import (
 from .stopping import StopRequest
 from .train_log import TrainLog
 from .trainer import UniMedTrainer
+from .trainer_arguments import (
+    checkpoint_gradients,
+    require_hardware,
+    require_suitable_spread,
+    tracker_callbacks,
+    training_arguments,
+)
 from .validation import Validation, held_out
 
 _FINAL = ".final.partial"
@@ -72,11 +76,10 @@ class _Extras:
 
 @dataclass(frozen=True)
 class _Data:
-    """What is trained on, the files that it was read from, and what is looked at beside."""
+    """What is trained on, the digests of what it was read from, and what is looked at beside."""
 
-    root: Path
     samples: dict[str, Samples]
-    noted: dict[str, set[Path]]
+    digests: dict[str, dict[str, Any]]
     held_out: dict[str, list[Sample]]
 
     @property
@@ -114,17 +117,17 @@ def train(
         probe_every: steps between recordings of interference on the training split; None: none.
 
     Returns:
-        ``STOOD`` when ``out`` already holds a finished run with these settings and as many samples of the same
-        datasets; ``STOPPED`` when SIGTERM or SIGUSR1 came, after a checkpoint was written.
+        ``STOOD`` when ``out`` already holds a finished run with these settings and data; ``STOPPED`` when SIGTERM or
+        SIGUSR1 came, after a checkpoint was written.
 
     Raises:
         UserError: ``out`` holds something else, the data are unusable, or the loss is not a number.
         KeyboardInterrupt: Ctrl-C; what was trained is in a checkpoint.
     """
-    _require_hardware(settings)
+    require_hardware(settings)
     data = _open_data(settings, root, skip_missing)
     standing = standing_run(out)
-    different = {} if standing is None else differences(standing, settings, data.sizes)
+    different = {} if standing is None else differences(standing, settings, data.sizes, data.digests)
     goes_on = standing is not None and not different and not is_finished(standing)
     if standing is not None and not goes_on and not overwrite:
         refuse_other_run(out, different)
@@ -162,6 +165,7 @@ class _Run:
             rank=arguments.process_index,
             **settings.data.mixing.arguments,
         )
+        self.trackers = tracker_callbacks(settings)
         self.stop = StopRequest(speaks=self.first)
         self._file: RunFile | None = None
         self._closing: list[Callable[[], None]] = []
@@ -176,19 +180,19 @@ class _Run:
         with transformers_in_silence():
             model, processor = build(self.settings, _texts(self.mixture), self.extras.weights)
         if self.settings.training.gradient_checkpointing:
-            _checkpoint_gradients(model)
+            checkpoint_gradients(model)
         trainer = self._trainer(model, processor)
         self._begin(trainer, checkpoint)
         try:
             with self.stop.listening():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            return self._end(trainer)
         except BaseException as error:
             self._failed(error, trainer)
             raise
         finally:
             for closing in self._closing:
                 closing()
-        return self._end(trainer)
 
     def _checkpoint(self) -> Path | None:
         """The newest whole checkpoint; what is wrong with newer ones is said."""
@@ -223,8 +227,9 @@ class _Run:
             validation=Validation(self.data.held_out, plain, training.batch_size) if self.data.held_out else None,
             cache=cache,
             saved=lambda step: self._file.reached(step) if self._file else None,
-            callbacks=self._progress(log),
+            callbacks=[*self.trackers, *self._progress(log)],
         )
+        require_suitable_spread(trainer, self.settings)
         if self.extras.probe_every is not None:
             attach_probe(trainer, self.data.samples, plain, self.extras.probe_every)
         return trainer
@@ -237,21 +242,18 @@ class _Run:
         return [line]
 
     def _begin(self, trainer: UniMedTrainer, checkpoint: Path | None) -> None:
-        if checkpoint is not None:
-            trainer.go_on_from(checkpoint)
-        elif trainer.train_log is not None:
-            trainer.train_log.rewind(0)
+        step = trainer.go_on_from(checkpoint)
         if self.first:
             facts = facts_of(
                 self.settings,
                 trainer.model,
                 datasets=self.data.sizes,
                 skipped={name: samples.skipped for name, samples in self.data.samples.items() if samples.skipped},
-                data=data_digests(self.data.root, self.data.noted),
+                data=self.data.digests,
                 device=self.arguments.device,
                 world_size=self.arguments.world_size,
             )
-            self._file = RunFile(self.out, facts, 0 if checkpoint is None else sealed_state(checkpoint)["step"])
+            self._file = RunFile(self.out, facts, step)
 
     def _failed(self, error: BaseException, trainer: UniMedTrainer) -> None:
         if self._file is None:
@@ -300,13 +302,18 @@ class _Run:
             trainer.save_model(str(staging))
         if not self.first:
             return
-        if not trainer.is_fsdp_enabled and not trainer.is_deepspeed_enabled:
-            model = trainer.accelerator.unwrap_model(trainer.model)
-            write_second_moments(staging, model, _unwrapped(trainer.optimizer))
         open_to_readers(staging)
         for path in staging.iterdir():
             path.replace(self.out / path.name)
         staging.rmdir()
+
+
+def leave_processes() -> None:
+    """Wait for the other processes and let go of them: torch may abort one that ends while another still talks."""
+    processes = PartialState()
+    if processes.num_processes > 1:
+        processes.wait_for_everyone()
+        processes.destroy_process_group()
 
 
 def _open_data(settings: RunSettings, root: Path, skip_missing: bool) -> _Data:
@@ -317,12 +324,7 @@ def _open_data(settings: RunSettings, root: Path, skip_missing: bool) -> _Data:
         with noting() as noted[source.name]:
             samples[source.name] = open_source(skipping(source) if skip_missing else source, "train")
     looked_at = {} if settings.validation.every is None else held_out(sources, settings.validation, skip_missing)
-    return _Data(root, samples, noted, looked_at)
-
-
-def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer inside what accelerate puts around it."""
-    return getattr(optimizer, "optimizer", optimizer)
+    return _Data(samples, data_digests(root, noted), looked_at)
 
 
 def _texts(mixture: Mixture) -> Iterator[str]:
@@ -335,58 +337,3 @@ def _texts(mixture: Mixture) -> Iterator[str]:
                 written.task, written.instruction, written.image_source is not None, mixture.profile
             )
             yield written.answer
-
-
-def _checkpoint_gradients(model: UniMedForConditionalGeneration) -> None:
-    # newer versions of transformers have another name for it
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
-
-
-def _require_hardware(settings: RunSettings) -> None:
-    if torch.cuda.is_available():
-        return
-    if settings.llm.quantisation == "4bit":
-        # bitsandbytes repacks the weights at the first evaluation, for a product without a right backward pass
-        raise UserError("llm.quantisation=4bit cannot be trained on a CPU: its gradients would be wrong; use a GPU.")
-    if settings.training.precision == "float16":
-        raise UserError(
-            "training.precision=float16 needs a GPU, which this machine has not; set training.precision=float32."
-        )
-
-
-def training_arguments(settings: RunSettings, folder: Path) -> TrainingArguments:
-    """Return transformers' arguments of a run.
-
-    Raises:
-        UserError: a precision that the hardware has not, or an unknown tracker.
-    """
-    training = settings.training
-    try:
-        return TrainingArguments(
-            output_dir=str(folder),
-            max_steps=training.steps,
-            per_device_train_batch_size=training.batch_size,
-            gradient_accumulation_steps=training.gradient_accumulation,
-            learning_rate=training.peak_learning_rate,
-            weight_decay=training.weight_decay,
-            adam_beta1=training.beta1,
-            adam_beta2=training.beta2,
-            max_grad_norm=training.gradient_clip or 0.0,
-            bf16=training.precision == "bfloat16",
-            fp16=training.precision == "float16",
-            seed=settings.seed,
-            data_seed=settings.seed,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=list(settings.logging.trackers) or "none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            remove_unused_columns=False,
-            ignore_data_skip=True,  # the mixture goes on from its own state
-            average_tokens_across_devices=True,
-            # batches of text alone do not reach the connector
-            ddp_find_unused_parameters=True,
-        )
-    except ValueError as error:
-        raise UserError(f"training.precision={training.precision} or logging.trackers: {error}") from error

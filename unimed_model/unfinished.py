@@ -7,13 +7,13 @@ loses one batch at most. The folder is its owner's alone: it has the text of dat
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import UserError
+from .locking import take_lock
 from .predictions import line_of, parsed_line
 
 Key = tuple[str, str]
@@ -180,20 +180,8 @@ def _read(path: Path, keys: Sequence[Key]) -> list[str]:
 
 @contextmanager
 def _locked(path: Path, out: Path) -> Iterator[None]:
-    """Hold a lock that the system drops when the process ends, however it ends."""
     with _private(path) as file:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"Another process is evaluating into {out}; wait for it, or choose another --out."
-                ) from None
-            except OSError:
-                # some network file systems know no locks; an evaluation there is none the worse for it
-                pass
+        take_lock(file.fileno(), f"Another process is evaluating into {out}; wait for it, or choose another --out.")
         yield
 
 

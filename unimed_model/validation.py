@@ -14,6 +14,7 @@ from .data.layouts import LAYOUTS
 from .data.sources import skipping
 from .errors import AbsentError, UserError
 from .settings import ValidationSettings
+from .step_lines import StepLines, step_of_json
 
 VALIDATION_LOG = "validation.jsonl"
 
@@ -87,17 +88,13 @@ def _split(source: DatasetSource, split: str, skip_missing: bool) -> Sequence[Sa
 def append_validation(folder: Path, step: int, losses: Mapping[str, float]) -> None:
     """Add a line to the run's ``validation.jsonl``: step, mean over datasets, and loss by dataset."""
     mean = sum(losses.values()) / len(losses)
-    with (folder / VALIDATION_LOG).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, "loss": mean, "datasets": dict(losses)}) + "\n")
+    lines = StepLines(folder / VALIDATION_LOG, step_of_json)
+    try:
+        lines.append(json.dumps({"step": step, "loss": mean, "datasets": dict(losses)}) + "\n")
+    finally:
+        lines.close()
 
 
 def rewind_validation(folder: Path, step: int) -> None:
     """Drop the lines beyond a step, which a run that was resumed there writes again."""
-    path = folder / VALIDATION_LOG
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+    StepLines(folder / VALIDATION_LOG, step_of_json).rewind(step)

@@ -19,7 +19,7 @@ from unimed_model.settings import RunSettings
 from unimed_model.stopping import StopRequest
 from unimed_model.train_log import TrainLog
 from unimed_model.trainer import UniMedTrainer
-from unimed_model.training import training_arguments
+from unimed_model.trainer_arguments import training_arguments
 
 GOAL = 1.05
 

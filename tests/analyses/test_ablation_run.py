@@ -16,6 +16,7 @@ from analyses.ablation_runs import Ablation, is_finished, locked
 from analyses.ablation_tables import TABLES, table_named
 from tugofwar.errors import UserError
 from unimed_model.data.corpus import writing
+from unimed_model.errors import UserError as SettingsError
 
 # A stand-in for both commands: trains and evaluates in no time, and fails for the arms named in FAIL.
 FAKE = """
@@ -99,6 +100,13 @@ def test_datasets_that_are_not_trained_on_are_not_evaluated(root, tmp_path):
     ablation = asked(root, tmp_path, overrides=("data.datasets=[mni_t1]",))
     _, evaluate = ablation.commands("2a-mlp", 0)
     assert evaluate[evaluate.index("--datasets") + 1] == "mni_t1"
+    assert ablation.record()["datasets"] == {"mni_t1": "CLS"}
+
+
+def test_a_dataset_that_the_data_root_lacks_is_refused_before_anything_runs(root, tmp_path, calls):
+    with pytest.raises(SettingsError, match="no dataset 'mni_t2'; the nearest is 'mni_t1'"):
+        ablation_run.run(asked(root, tmp_path / "2a", overrides=("data.datasets=[mni_t2]",)), quiet=True)
+    assert not (tmp_path / "2a").exists()
 
 
 def test_what_is_finished_is_not_run_again_and_what_was_trained_only_is_evaluated(root, tmp_path, calls, capsys):
@@ -183,7 +191,9 @@ def test_an_arm_that_the_preset_cannot_have_is_refused_before_anything_runs(root
 def test_every_arm_of_every_table_can_be_asked_for_at_every_size(root, tmp_path, name, preset):
     frozen = ("llm.trainable=false",) if preset == "tiny" and name in ("2d", "2e") else ()
     table = table_named(name)
-    asked(root, tmp_path, table=table, preset=preset, overrides=frozen).check(table.rows)
+    # the paper's preset names the paper's datasets, which the small root does not have
+    everything = ("data.datasets=null",)
+    asked(root, tmp_path, table=table, preset=preset, overrides=(*frozen, *everything)).check(table.rows)
 
 
 def command(*words, **options):

@@ -45,6 +45,11 @@ def test_a_backslash_is_escaped_once():
     assert escaped("a\\b_c") == r"a\textbackslash{}b\_c"
 
 
+def test_a_bar_is_no_dash_and_a_line_break_ends_no_row():
+    assert escaped("a|b") == r"a\textbar{}b"
+    assert [line for line in markdown(Grid("T", ["A"], [["x\ny|z"]])).splitlines() if "y" in line] == [r"| x y\|z |"]
+
+
 def test_csv_reads_back_as_it_was_written():
     records = [{"arm": 'a, "b"', "value": 1.5, "low": None}, {"arm": "c", "value": None, "low": 2}]
     rows = list(csv.DictReader(io.StringIO(printed("csv", GRID, records))))

@@ -264,6 +264,16 @@ def test_what_only_one_has_is_said_to_be_left_out(tmp_path, capfd):
     assert "more (CLS)" not in shown.out
 
 
+def test_predictions_that_tell_no_images_are_compared_with_ours(tmp_path, capfd):
+    ours = write(tmp_path / "ours.jsonl", classes(0.9))
+    told = classes(0.6, seed=1)
+    untold = [{key: value for key, value in record.items() if key != "image_id"} for record in told]
+    others = [write(tmp_path / f"{len(records[0])}.jsonl", records) for records in (told, untold)]
+    found = [json.loads(printed(capfd, "compare", ours, other, "--json").out)["planes"] for other in others]
+    leads = [one["metrics"]["paper"]["accuracy"]["difference"] for one in found]
+    assert leads[0] == leads[1]
+
+
 def test_models_that_cannot_be_compared_are_refused_with_the_reason(tmp_path, capfd):
     records = classes(0.9)
     a = write(tmp_path / "a.jsonl", records)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from unimed_model import training
 from unimed_model.checkpoints import SEAL
 from unimed_model.errors import UserError
+from unimed_model.moments import read_second_moments
 from unimed_model.training import Outcome
 
 from .conftest import tiny_settings
@@ -205,6 +206,27 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(corpus, whole,
     assert_same_run(stopped, whole)
 
 
+def test_a_changed_byte_in_a_checkpoint_is_damage(corpus, whole, stopped, capsys):
+    damaged = stopped / "checkpoint-10" / "optimizer.pt"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    assert train(tiny_settings(*SETTINGS), corpus, stopped) is Outcome.TRAINED
+    said = capsys.readouterr().err
+    assert f"{damaged} is damaged: it is not what was written" in said
+    assert f"going on from {stopped / 'checkpoint-5'}" in said
+    assert_same_run(stopped, whole)
+
+
+def test_a_damaged_checkpoint_of_a_later_step_does_not_crowd_out_a_new_one(corpus, tmp_path):
+    run, settings = tmp_path / "run", tiny_settings(*SETTINGS, "checkpoints.keep=1")
+    _until(13, lambda: train(settings, corpus, run))
+    (run / "checkpoint-10" / SEAL).unlink()
+    assert {path.name for path in run.glob("checkpoint-*")} >= {"checkpoint-4", "checkpoint-10"}
+    _until(6, lambda: train(settings, corpus, run))
+    assert "checkpoint-5" in {path.name for path in run.glob("checkpoint-*")}
+
+
 def test_with_every_checkpoint_damaged_it_begins_anew_and_says_so(corpus, whole, stopped, capsys):
     for checkpoint in stopped.glob("checkpoint-*"):
         (checkpoint / SEAL).unlink()
@@ -216,6 +238,15 @@ def test_with_every_checkpoint_damaged_it_begins_anew_and_says_so(corpus, whole,
 def test_an_unfinished_run_is_not_gone_on_with_by_other_settings(corpus, stopped):
     with pytest.raises(UserError, match=r"other settings \(training\.beta1: 0\.9 there, 0\.8 asked for\)"):
         train(tiny_settings(*SETTINGS, "training.beta1=0.8"), corpus, stopped)
+
+
+def test_an_unfinished_run_is_not_gone_on_with_on_other_data(corpus, stopped, tmp_path):
+    changed = tmp_path / "data"
+    shutil.copytree(corpus, changed)
+    questions = changed / "mni_qa" / "questions" / "US" / "train.jsonl"
+    questions.write_text(questions.read_text().replace('"question": "', '"question": "Now ', 1))
+    with pytest.raises(UserError, match=r"other data \(the files of mni_qa have changed\)"):
+        train(tiny_settings(*SETTINGS), changed, stopped)
 
 
 def test_an_unfinished_run_is_no_run_to_evaluate(stopped):
@@ -247,7 +278,7 @@ def test_a_run_is_replaced_for_good_when_the_new_one_is_finished(corpus, whole, 
     shutil.copytree(whole, run)
     new = tiny_settings(*SETTINGS, "training.beta1=0.8")
     _until(13, lambda: train(new, corpus, run, overwrite=True))
-    assert (tmp_path / "run.previous").is_dir()
+    assert (tmp_path / ".run.previous").is_dir()
     assert train(new, corpus, run) is Outcome.TRAINED
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (run / "model.safetensors").read_bytes() != (whole / "model.safetensors").read_bytes()
@@ -267,3 +298,6 @@ def test_a_checkpoint_is_a_run_that_can_be_opened(whole):
     final, _ = open_run(whole)
     states = last.state_dict(), final.state_dict()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+    moments = [read_second_moments(folder).values for folder in (whole / "checkpoint-24", whole)]
+    assert moments[0].keys() == moments[1].keys()
+    assert all(torch.equal(moments[0][name], moments[1][name]) for name in moments[1])

@@ -1,5 +1,6 @@
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from unimed_model.data.collator import Collator
 from unimed_model.data.mixture import Mixture
 from unimed_model.errors import UserError
 from unimed_model.modeling import UniMedForConditionalGeneration
-from unimed_model.trainer import UniMedTrainer
+from unimed_model.run_file import reason_of
+from unimed_model.trainer import UniMedTrainer, _not_written
 from unimed_model.training import Outcome, _texts, train
 
 from .conftest import tiny_settings
@@ -132,6 +134,42 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_good_checkpoint(corpus, 
     assert [path.name for path in run.glob("*checkpoint*")] == ["checkpoint-1"]
     monkeypatch.undo()
     assert train(tiny_settings("checkpoints.every=3"), corpus, run, quiet=True) is Outcome.TRAINED
+
+
+def test_a_full_disk_is_said_where_torch_does_not_say_it(monkeypatch, tmp_path):
+    error = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 1351104 vs 1350996")
+    assert "unexpected pos" in str(_not_written(3, tmp_path, error))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    said = _not_written(3, tmp_path, error)
+    assert "cannot be written" in str(said)
+    assert "No space left on device" in str(said)
+    assert reason_of(said) == "disk full"
+
+
+def test_an_error_while_the_final_model_is_written_is_told_by_the_run_file(corpus, tmp_path, monkeypatch):
+    run, save = tmp_path / "run", UniMedForConditionalGeneration.save_pretrained
+
+    def fail(self, folder, **more):
+        if ".final" in str(folder):
+            raise OSError(28, "No space left on device", str(folder))
+        save(self, folder, **more)
+
+    monkeypatch.setattr(UniMedForConditionalGeneration, "save_pretrained", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        train(tiny_settings(), corpus, run, quiet=True)
+    assert "keeps checkpoint-4; the same command goes on from it" in caught.value.__notes__[0]
+    assert json.loads((run / "run.json").read_text())["exit_reason"] == "disk full"
+    monkeypatch.undo()
+    assert train(tiny_settings(), corpus, run, quiet=True) is Outcome.TRAINED
+
+
+@pytest.mark.parametrize(
+    ("tracker", "said"), [("nonsense", "nonsense is not supported, only "), ("azure_ml", "requires azureml")]
+)
+def test_a_tracker_that_is_not_there_is_one_sentence(corpus, tmp_path, tracker, said):
+    with pytest.raises(UserError, match=f"logging.trackers: .*{said}"):
+        train(tiny_settings(f"logging.trackers=[{tracker}]"), corpus, tmp_path / "run", quiet=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections import Counter
 
 import pytest
@@ -55,6 +56,17 @@ def test_looking_at_held_out_samples_does_not_change_training(corpus, validated,
     train(tiny_settings("training.steps=6"), corpus, tmp_path / "run", quiet=True)
     for name in ("model.safetensors", "training_log.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_run_that_begins_anew_does_not_keep_the_lines_of_before(corpus, validated, tmp_path):
+    settings, run = validated
+    killed = tmp_path / "run"
+    shutil.copytree(run, killed)
+    (killed / "run.json").write_text((run / "run.json").read_text().replace('"finished"', '"running"'))
+    for seal in killed.glob(f"checkpoint-*/{SEAL}"):
+        seal.unlink()
+    train(settings, corpus, killed, quiet=True)
+    assert lines(killed) == lines(run)
 
 
 def test_a_split_that_no_dataset_has_is_an_error(corpus, tmp_path):

@@ -49,4 +49,9 @@ class Answer:
     @property
     def cluster(self) -> str:
         """What the bootstrap draws together with this answer: its image, or it alone."""
-        return f"sample {self.id}" if self.image_id is None else self.image_id
+        return by_itself(self.id) if self.image_id is None else self.image_id
+
+
+def by_itself(sample: str) -> str:
+    """Return the cluster of a sample, by its id, that belongs to no image."""
+    return f"sample {sample}"

@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 def parse_box(text: str) -> Box | None:
     """Return the box `(x1, y1, x2, y2)` in hundredths that a whole answer spells; None when it spells none."""
-    return _numbers(BOX.fullmatch(text.replace(" ", "")))
+    return _numbers(BOX.fullmatch("".join(text.split())))
 
 
 def parse_released_box(text: str, braces: bool = True) -> Box | None:

@@ -13,6 +13,7 @@ that was lucky on two datasets at once is drawn as such.
 
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from unimed_model.errors import UserError
 
 from .aggregates import aggregate_of
+from .answers import by_itself
 from .statistics import Metric
 from .tally import Tally
 
@@ -30,22 +32,33 @@ _CHUNK = 4_000_000
 Array = NDArray[np.float64]
 
 
-def aligned(runs: Sequence[Tally], like: Tally | None = None) -> list[Tally]:
-    """Return tallies of one dataset with their samples in the order of the first, or of `like`.
+def aligned(runs: Sequence[Tally]) -> list[Tally]:
+    """Return tallies of one dataset with their samples in the order of the first, and with the same images.
+
+    A run that does not tell of a sample's image takes it from one that does: other people's predictions may lack it.
 
     Raises:
         UserError: they are not of one dataset, or differ in their samples or in which of these belong together.
     """
     if not runs:
         raise UserError("there is no run to score.")
-    first = like or runs[0]
-    return [_reordered(run, first) for run in runs]
+    ordered = [_reordered(run, runs[0]) for run in runs]
+    clusters = _shared_clusters(ordered)
+    return [run if run.clusters == clusters else replace(run, clusters=clusters) for run in ordered]
+
+
+def paired(a: Sequence[Tally], b: Sequence[Tally]) -> tuple[list[Tally], list[Tally]]:
+    """Return the aligned runs of two arms on one dataset; raises as `aligned` does."""
+    if not a or not b:
+        raise UserError("there is no run to score.")
+    both = aligned([*a, *b])
+    return both[: len(a)], both[len(a) :]
 
 
 def _reordered(run: Tally, like: Tally) -> Tally:
     if (run.dataset, run.task) != (like.dataset, like.task):
         raise UserError(f"{run.dataset} ({run.task}) cannot be compared with {like.dataset} ({like.task}).")
-    if run.ids == like.ids and run.clusters == like.clusters:
+    if run.ids == like.ids:
         return run
     place = {name: index for index, name in enumerate(run.ids)}
     alone = sorted(place.keys() ^ set(like.ids))
@@ -54,13 +67,28 @@ def _reordered(run: Tally, like: Tally) -> Tally:
         raise UserError(f"{run.dataset}: only one of two compared runs has the samples {shown}.")
     order = [place[name] for name in like.ids]
     clusters = tuple(run.clusters[index] for index in order)
-    for name, ours, theirs in zip(like.ids, clusters, like.clusters, strict=True):
-        if ours != theirs:
-            raise UserError(
-                f"{run.dataset}: sample {name!r} belongs to image {ours!r} in one run, {theirs!r} in another."
-            )
     found = {metric: values[order] for metric, values in run.statistics.items()}
-    return Tally(run.dataset, run.task, like.ids, clusters, found, run.counts, run.unavailable)
+    return replace(run, ids=like.ids, clusters=clusters, statistics=found)
+
+
+def _shared_clusters(runs: Sequence[Tally]) -> tuple[str, ...]:
+    """The clusters of runs whose samples are in one order: of each sample its image, if any run tells it."""
+    first = runs[0].clusters
+    if all(run.clusters == first for run in runs):
+        return first
+    return tuple(
+        _shared_cluster(runs[0].dataset, name, named)
+        for name, *named in zip(runs[0].ids, *(run.clusters for run in runs), strict=True)
+    )
+
+
+def _shared_cluster(dataset: str, sample: str, named: Sequence[str]) -> str:
+    images = [image for image in dict.fromkeys(named) if image != by_itself(sample)]
+    if len(images) > 1:
+        raise UserError(
+            f"{dataset}: sample {sample!r} belongs to image {images[0]!r} in one run, {images[1]!r} in another."
+        )
+    return images[0] if images else by_itself(sample)
 
 
 def cluster_sums(tally: Tally, values: Array) -> Array:

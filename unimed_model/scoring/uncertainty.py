@@ -7,7 +7,7 @@ import numpy as np
 
 from unimed_model.errors import UserError
 
-from .draws import Array, aligned, mean_draws
+from .draws import Array, aligned, mean_draws, paired
 from .permutation import permutation_p
 from .statistics import Metric
 from .tally import Tally
@@ -91,8 +91,7 @@ def difference(a: Sequence[Tally], b: Sequence[Tally], metric: str, flavour: str
     Raises:
         UserError: no such score, or samples that only one of them has.
     """
-    first = aligned(a)
-    second = aligned(b, like=first[0])
+    first, second = paired(a, b)
     wanted = (metric, flavour)
     draws = mean_draws(first, [wanted], seed, "a")[wanted] - mean_draws(second, [wanted], seed, "b")[wanted]
     found = _estimate(_mean(first, wanted) - _mean(second, wanted), draws, _DIFFERENCE, [first, second])
@@ -127,8 +126,7 @@ def delta(
     _same_datasets(models, baselines)
     gains, draws, arms = [], [], []
     for dataset in sorted(models):
-        ours = aligned(models[dataset])
-        theirs = aligned(baselines[dataset], like=ours[0])
+        ours, theirs = paired(models[dataset], baselines[dataset])
         metric = (metric_of(ours[0].task), flavour)
         gains.append(_relative(np.float64(_mean(ours, metric)), np.float64(_mean(theirs, metric))))
         m, b = mean_draws(ours, [metric], seed, "model"), mean_draws(theirs, [metric], seed, "baseline")

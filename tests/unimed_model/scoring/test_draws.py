@@ -120,12 +120,22 @@ def test_runs_are_put_into_one_order_of_samples():
     assert list(reordered.of(*BLEU_1)[:, 0]) == [1, 2, 3]
 
 
+def test_a_run_that_tells_no_images_takes_those_of_one_that_does():
+    told = made([1, 2, 3], ids="abc", clusters="xyy")
+    untold = made([3, 1, 2], ids="cab", clusters=["sample c", "sample a", "sample b"])
+    for runs in ([told, untold], [untold, told]):
+        first, second = aligned(runs)
+        assert first.clusters == second.clusters
+        assert dict(zip(first.ids, first.clusters, strict=True)) == {"a": "x", "b": "y", "c": "y"}
+    assert untold.clusters == ("sample c", "sample a", "sample b")
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [
         (made([1, 2], ids="ab"), "only one of two compared runs has the samples 'c'"),
         (made(range(9), ids="abcdefghi"), "'d', 'e', 'f' and 3 more"),
-        (made([1, 2, 3], ids="abc", clusters="xyz"), "sample 'a' belongs to image 'x' in one run, 'a' in another"),
+        (made([1, 2, 3], ids="abc", clusters="xyz"), "sample 'a' belongs to image 'a' in one run, 'x' in another"),
         (made([1, 2, 3], ids="abc", dataset="E"), r"E \(VQA\) cannot be compared with D \(VQA\)"),
     ],
 )

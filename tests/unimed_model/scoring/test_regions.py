@@ -43,6 +43,7 @@ def test_iou_with_borders_against_counted_pixels_that_include_the_last(first, se
         ("<1><2><3><4>", (1, 2, 3, 4), None),
         ("{<1><2><3><4>}", (1, 2, 3, 4), (1, 2, 3, 4)),
         (" {<1><2> <3><100>} ", (1, 2, 3, 100), (1, 2, 3, 100)),
+        ("<1>\t<2><3>\n<4>\n", (1, 2, 3, 4), None),
         ("{<1><2><3><4>} or so", None, (1, 2, 3, 4)),
         ("here: {<1><2><3><4>}", None, None),
         ("<1><2><3>", None, None),

@@ -136,6 +136,18 @@ def test_false_alarms_of_three_seeds_are_no_more_than_promised():
     assert alarms / 300 <= 0.08
 
 
+def test_images_that_only_one_side_tells_count_for_both():
+    source = np.random.default_rng(5)
+    images = [f"image {number // 4}" for number in range(80)]
+    ours, theirs = source.random(80), source.random(80)
+    told = difference([made(ours, clusters=images)], [made(theirs, clusters=images)], *BLEU_1)
+    by_themselves = [f"sample {number}" for number in range(80)]
+    untold = made(theirs, clusters=by_themselves)
+    assert difference([made(ours, clusters=images)], [untold], *BLEU_1) == told
+    turned = difference([untold], [made(ours, clusters=images)], *BLEU_1)
+    assert (turned.clusters, turned.p_value) == (20, told.p_value)
+
+
 def test_samples_that_only_one_side_has_are_named():
     with pytest.raises(UserError, match="D: only one of two compared runs has the samples '3'"):
         difference([constant(0.5)], [constant(0.5, samples=3)], *BLEU_1)
