@@ -176,7 +176,7 @@ def test_two_processes_have_the_losses_of_one_with_twice_the_batch(corpus, tmp_p
         command += ["--set", override]
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_path("ddp"))]
     launch += ["--num_processes", str(WORLD), "--main_process_port", free_port()]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for name, start, size in (("one", [sys.executable], 4), ("two", launch, 2)):
         whole = [*start, *command, "--set", f"training.batch_size={size}", "--out", str(tmp_path / name)]
         done = subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=300)

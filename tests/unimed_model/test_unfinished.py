@@ -156,14 +156,27 @@ def test_a_plan_that_cannot_be_read_is_one_sentence(out, content, says):
         found_in(out)
 
 
+HOLDING = """
+import sys
+from pathlib import Path
+from unimed_model.unfinished import unfinished
+
+with unfinished(Path(sys.argv[1]), {}, (), print):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the lock is POSIX's")
 def test_two_at_once_are_refused(out):
-    with unfinished.unfinished(out, PLAN, KEYS, print) as journal:
-        journal.append([record(0)])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLDING, str(out)], text=True, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match="Another process is evaluating into"):
             found_in(out)
-        journal.append([record(1)])
-    assert not journal.folder.exists()
+        other.communicate("go on\n")
+    assert other.returncode == 0
+    left_after(out, 1)
 
 
 def test_a_full_disk_keeps_what_was_answered(out, monkeypatch):
