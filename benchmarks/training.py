@@ -1,6 +1,6 @@
 """What training costs beside a bare PyTorch loop: the step, waiting for batches, what the feature cache saves.
 
-    python benchmarks/training.py                    half an hour on two cores
+    python benchmarks/training.py                    a quarter of an hour on two cores
     python benchmarks/training.py --quick            the script itself, in a minute or two
     python benchmarks/training.py --only steps
 

@@ -1,8 +1,6 @@
 """How long a training step waits for its batch."""
 
-import tempfile
 import time
-from pathlib import Path
 
 import torch
 from data_cost.row import Row
@@ -15,25 +13,24 @@ GOAL = 0.05
 
 def measure(quick: bool) -> list[Row]:
     """Return the share of a step of ``small`` that is spent waiting for its batch, with and without a worker."""
-    steps = 6 if quick else 60
-    with tempfile.TemporaryDirectory() as folder:
-        datasets = corpus(Path(folder) / "data")
-        settings = settings_of("small", steps)
-        model, processor = built(settings, datasets)
-        model.train()
-        rows = []
-        for workers in (0, 1):
-            batches = iter(loader_of(mixture_of(settings, datasets, processor), processor, workers=workers))
-            shares = []
-            for _ in range(steps):
-                began = time.perf_counter()
-                batch = next(batches)
-                waited = time.perf_counter() - began
-                batch.pop(DATASETS)
-                model(**batch).loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                model.zero_grad()
-                shares.append(waited / (time.perf_counter() - began))
-            what = f"waiting for the batch, as a share of a step of `small`, training.workers={workers}"
-            rows.append(Row(what, shares[2:], GOAL, "at most", digits=4))
-        return rows
+    preset, steps = ("tiny", 6) if quick else ("small", 26)
+    datasets = corpus()
+    settings = settings_of(preset, steps)
+    model, processor = built(settings, datasets)
+    model.train()
+    rows = []
+    for workers in (0, 1):
+        batches = iter(loader_of(mixture_of(settings, datasets, processor), processor, workers=workers))
+        shares = []
+        for _ in range(steps):
+            began = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - began
+            batch.pop(DATASETS)
+            model(**batch).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            model.zero_grad()
+            shares.append(waited / (time.perf_counter() - began))
+        what = f"waiting for the batch, as a share of a step of `{preset}`, training.workers={workers}"
+        rows.append(Row(what, shares[2:], GOAL, "at most", digits=4))
+    return rows

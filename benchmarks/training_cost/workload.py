@@ -1,7 +1,11 @@
 """What is trained in the measurements: models of the presets' sizes with random weights, on the sample corpus."""
 
+import atexit
 import contextlib
 import io
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from unimed_model.building import build
@@ -21,17 +25,20 @@ _RANDOM = ["vision.pretrained=null", "llm.pretrained=null", "prompt.profile=pape
 """The preset ``small`` without its files; random weights take as long."""
 
 
-def settings_of(preset: str, steps: int) -> RunSettings:
-    """Return a preset's settings for so many steps, without checkpoints in between."""
-    changes = [f"training.steps={steps}", "training.warmup_steps=0", "checkpoints.every=null"]
+def settings_of(preset: str, steps: int, *more: str) -> RunSettings:
+    """Return a preset's settings for so many steps, without checkpoints in between, with further overrides."""
+    changes = [f"training.steps={steps}", "training.warmup_steps=0", "checkpoints.every=null", *more]
     return resolve(preset, [*changes, *(_RANDOM if preset == "small" else [])])
 
 
-def corpus(folder: Path) -> dict[str, Samples]:
-    """Return dataset -> training split of the sample corpus, written into a folder."""
+@cache
+def corpus() -> dict[str, Samples]:
+    """Return dataset -> training split of the sample corpus, written into a folder that goes when the process ends."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        write_sample_corpus(folder)
-    return {source.name: open_source(source, "train") for source in discover(folder)}
+        write_sample_corpus(folder / "data")
+    return {source.name: open_source(source, "train") for source in discover(folder / "data")}
 
 
 def built(
