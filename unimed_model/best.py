@@ -40,7 +40,10 @@ class Best:
         self._validated = loss
 
     def at_checkpoint(self, step: int) -> None:
-        """Decide whether the checkpoint of a step is the best, and begin anew to collect losses."""
+        """Decide whether the checkpoint of a step is the best, and begin anew to collect losses.
+
+        One that is written out of turn, because a signal came, is for no decision: its loss is of too few steps.
+        """
         means = [summed / tokens for summed, tokens in self._sums.values()]
         training = sum(means) / len(means) if means else None
         value = self._validated if self.by == "validation loss" else training
@@ -49,8 +52,8 @@ class Best:
             self.step, self.value = step, value
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of it, as JSON has it."""
-        return {"by": self.by, "step": self.step, "value": self.value}
+        """Return what a checkpoint keeps of it, as JSON has it: also what was collected since the last decision."""
+        return {"by": self.by, "step": self.step, "value": self.value, "sums": self._sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state.
@@ -61,3 +64,4 @@ class Best:
         if state["by"] != self.by:
             raise UserError(f"The best checkpoint was chosen by {state['by']} before, and would be by {self.by} now.")
         self.step, self.value = state["step"], state["value"]
+        self._sums = {name: list(sums) for name, sums in state["sums"].items()}

@@ -339,7 +339,9 @@ class CheckpointSettings(Closed):
 class ValidationSettings(Closed):
     """The loss on samples that are not trained on."""
 
-    every: int | None = Field(None, ge=1, description="steps between validations; null: none")
+    every: int | None = Field(
+        None, ge=1, description="steps between validations, beside one at every checkpoint; null: none"
+    )
     split: str = Field("val", description="split that the samples are of, in the datasets that have it")
     samples: int = Field(64, ge=1, description="at most so many of each dataset, spread evenly over it")
 

@@ -266,7 +266,8 @@ class UniMedTrainer(Trainer):
             with self._writing_to(staging):
                 super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
-            self.best.at_checkpoint(step)
+            if self.is_checkpoint(step):
+                self.best.at_checkpoint(step)
             if self.args.should_save:
                 commit(checkpoint_folder(staging, step), checkpoint_folder(run, step), self._state(step))
                 prune(run, self.settings.checkpoints.keep, self._protected(), step)
@@ -287,6 +288,11 @@ class UniMedTrainer(Trainer):
             "best": self.best.state_dict(),
             "log": None if self.train_log is None else self.train_log.state_dict(),
         }
+
+    def is_checkpoint(self, step: int) -> bool:
+        """Whether the settings ask for a checkpoint of a step."""
+        training = self.settings.training
+        return _is_due(step, self.settings.checkpoints.every) or step in (training.warmup_steps, training.steps)
 
     def _protected(self) -> set[int]:
         kept = {self.settings.training.warmup_steps}
@@ -365,11 +371,10 @@ class _EndOfStep(TrainerCallback):
         settings, step = self.trainer.settings, state.global_step
         stop = self.trainer.asked_to_stop()
         control.should_training_stop |= stop
-        control.should_evaluate = self.trainer.validation is not None and _is_due(step, settings.validation.every)
-        control.should_save = (
-            stop
-            or _is_due(step, settings.checkpoints.every)
-            or step in (settings.training.warmup_steps, settings.training.steps)
+        control.should_save = stop or self.trainer.is_checkpoint(step)
+        # every checkpoint that may become the best needs its loss; one written because of a signal does not
+        control.should_evaluate = self.trainer.validation is not None and (
+            _is_due(step, settings.validation.every) or self.trainer.is_checkpoint(step)
         )
         return control
 

@@ -17,6 +17,7 @@ from unimed_model import training
 from unimed_model.checkpoints import SEAL
 from unimed_model.errors import UserError
 from unimed_model.moments import read_second_moments
+from unimed_model.trainer import UniMedTrainer
 from unimed_model.training import Outcome
 
 from .conftest import tiny_settings
@@ -180,8 +181,6 @@ def stopped(corpus, tmp_path):
 
 
 def _until(step, begin):
-    from unimed_model.trainer import UniMedTrainer
-
     patch = pytest.MonkeyPatch()
     end_step = UniMedTrainer.end_step
 
@@ -301,3 +300,14 @@ def test_a_checkpoint_is_a_run_that_can_be_opened(whole):
     moments = [read_second_moments(folder).values for folder in (whole / "checkpoint-24", whole)]
     assert moments[0].keys() == moments[1].keys()
     assert all(torch.equal(moments[0][name], moments[1][name]) for name in moments[1])
+
+
+def test_a_checkpoint_out_of_turn_does_not_change_which_one_is_the_best(corpus, whole, tmp_path, monkeypatch):
+    """The loss of the few steps before a signal says little, and what was collected must not be lost by it."""
+    run = tmp_path / "run"
+    monkeypatch.setattr(UniMedTrainer, "asked_to_stop", lambda self: self.state.global_step == 7)
+    assert train(tiny_settings(*SETTINGS), corpus, run) is Outcome.STOPPED
+    monkeypatch.undo()
+    assert train(tiny_settings(*SETTINGS), corpus, run) is Outcome.TRAINED
+    mine, theirs = (json.loads((folder / "checkpoint-24" / SEAL).read_text())["best"] for folder in (run, whole))
+    assert mine == theirs
