@@ -91,7 +91,6 @@ class Short:
     [
         partial(torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB."),
         partial(RuntimeError, CPU_SENTENCE),
-        partial(RuntimeError, "MPS backend out of memory (MPS allocated: 1.00 GB)"),
         MemoryError,
     ],
 )

@@ -41,7 +41,8 @@ def test_weights_are_means_over_tokens_and_images_of_the_interval(tmp_path):
         np.testing.assert_allclose(rows["weight"], expected, rtol=1e-12)
         assert list(rows["expert"]) == list(range(EXPERTS))
         assert set(rows["images"]) == {len(weights)}
-        assert [numbers[f"routing/{task}/expert_{expert}"] for expert in range(EXPERTS)] == list(rows["weight"])
+        told = [numbers[f"routing/{task}/expert_{expert}"] for expert in range(EXPERTS)]
+        assert told == pytest.approx(list(rows["weight"]), rel=1e-12)  # older pandas reads a number less exactly
         assert rows["weight"].sum() == pytest.approx(1)
     assert len(numbers) == len(table)
 
