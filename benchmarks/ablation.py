@@ -36,7 +36,7 @@ def main() -> None:
         "",
         "Made by `python benchmarks/ablation.py`: preset `tiny`, "
         f"{options.seeds} seeds, {options.jobs} runs at a time.",
-        f"This session took {hours:.2f} hours. No number here is comparable with the paper's.",
+        f"The command took {hours:.2f} hours. No number here is comparable with the paper's.",
         "",
         table,
         "",
