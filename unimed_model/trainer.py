@@ -193,7 +193,8 @@ class UniMedTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm)
-        self._norm = float(norm)
+        # DeepSpeed knows none before its first step
+        self._norm = math.nan if norm is None else float(norm)
         return norm
 
     def end_step(self) -> None:
