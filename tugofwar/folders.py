@@ -7,21 +7,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tugofwar.errors import UserError
-from tugofwar.storage import is_recording
+from tugofwar.storage import holds
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path, kind: str = "recording") -> Iterator[Path]:
     """Yield an empty folder beside ``folder`` that takes its place at the end, or vanishes on an exception.
 
     Only the output of an earlier run (or an empty folder) is replaced, so that a mistyped path cannot
     delete a checkpoint.
 
+    Args:
+        folder: the output.
+        kind: of result, as ``storage.format_of`` takes it; its manifest shows an earlier run's output.
+
     Raises:
-        UserError: ``folder`` is a file, or holds something other than an earlier recording.
+        UserError: ``folder`` is a file, or holds something other than an earlier result of this kind.
     """
     target = folder.resolve()
-    check_replaceable(target)
+    check_replaceable(target, kind)
     created = missing_parents(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -35,15 +39,15 @@ def replacing(folder: Path) -> Iterator[Path]:
         raise
 
 
-def check_replaceable(folder: Path) -> None:
-    """Raise a UserError unless ``folder`` is absent, empty, or holds a recording."""
+def check_replaceable(folder: Path, kind: str = "recording") -> None:
+    """Raise a UserError unless ``folder`` is absent, empty, or holds a result of this kind."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UserError(f"The output {folder} is a file; name a folder.")
-    if any(folder.iterdir()) and not is_recording(folder):
+    if any(folder.iterdir()) and not holds(folder, kind):
         raise UserError(
-            f"The output folder {folder} holds something other than an earlier recording and is not replaced; "
+            f"The output folder {folder} holds something other than an earlier {kind} and is not replaced; "
             "name another folder with --out."
         )
 

@@ -142,13 +142,18 @@ def expect(path: Path, tensors: Tensors, name: str, shape: tuple[int, ...]) -> N
     return array
 
 
-def is_recording(folder: Path) -> bool:
-    """Whether ``folder`` holds a manifest in this format, of whatever version."""
+def format_of(kind: str) -> str:
+    """What the ``format`` in the manifest of a kind of result is: ``tugofwar-recording`` of a ``recording``."""
+    return f"tugofwar-{kind.replace(' ', '-')}"
+
+
+def holds(folder: Path, kind: str) -> bool:
+    """Whether ``folder`` holds the manifest of a kind of result, of whatever version."""
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    return isinstance(content, dict) and content.get("format") == format_of(kind)
 
 
 def strict_json(content: Mapping[str, Any]) -> str:

@@ -1,0 +1,238 @@
+"""Where the recordings of a run's steps are: made during training by the callback, or now from its checkpoints."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from re import compile as pattern
+from typing import Any
+
+from tqdm import tqdm
+
+from analyses.measuring import Settings, TrainedRun
+from tugofwar.errors import UserError
+from tugofwar.history import HISTORY
+from tugofwar.recording import Recording
+from tugofwar.storage import is_recording
+from tugofwar.workspace import working
+from unimed_model.checkpoints import checkpoints
+from unimed_model.errors import UserError as ModelError
+from unimed_model.reading import read_object
+from unimed_model.standing import RUN_FILE, is_finished
+
+CALLBACK, CHECKPOINTS = "callback", "checkpoints"
+RECORDINGS = "recordings"
+
+_STEP = pattern(r"step-(\d+)")
+_DURING_TRAINING = "tugofwar"
+_OF_THE_COMMAND = ("command", "missing_images", "samples", "second_moments_sha256", "preconditioner")
+"""What the metadata of a recording say that its plain Gram matrices do not depend on, or that ``data`` says better."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The recordings of a run, by step.
+
+    Attributes:
+        source: ``callback`` or ``checkpoints``.
+        steps: step -> folder of its recording, by step.
+        failures: step -> why it could not be recorded, such as a loss that is not finite.
+        logged: steps that the callback's ``history.csv`` knows; None where there is no such file.
+        batch_size: samples per batch, where it is known.
+    """
+
+    source: str
+    steps: Mapping[int, Path]
+    failures: Mapping[int, str] = field(default_factory=dict)
+    logged: frozenset[int] | None = None
+    batch_size: int | None = None
+
+
+def recorded_during_training(run: Path) -> Timeline | None:
+    """The callback's recordings in ``RUN/tugofwar``, or in ``RUN`` itself where the callback was given that folder.
+
+    Raises:
+        UserError: a ``history.csv`` or ``run.json`` that cannot be read.
+    """
+    for folder in (run / _DURING_TRAINING, run):
+        steps = step_folders(folder)
+        if steps:
+            return Timeline(CALLBACK, steps, logged=_logged(folder / HISTORY), batch_size=_trained_with(run))
+    return None
+
+
+def step_folders(folder: Path) -> dict[int, Path]:
+    """Step -> folder of its recording, by step, of those in a folder."""
+    if not folder.is_dir():
+        return {}
+    found = ((_STEP.fullmatch(path.name), path) for path in folder.iterdir() if is_recording(path))
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def models_of(run: Path) -> dict[int, Path]:
+    """Step -> folder of the weights then: the checkpoints, and the final model where none of them is of its step.
+
+    Raises:
+        UserError: a damaged ``run.json``.
+    """
+    models = checkpoints(run)
+    content = _run_file(run)
+    if is_finished(content) and content.get("sessions"):
+        models.setdefault(int(content["sessions"][-1]["to_step"]), run)
+    return dict(sorted(models.items()))
+
+
+def record_models(models: Mapping[int, Path], probing: TrainedRun, settings: Settings, out: Path) -> Timeline:
+    """Record every checkpoint of a run in ``out/recordings``, but those of which there is an equal recording already.
+
+    Each is written as soon as it is made, so that a killed call is gone on from.
+
+    Args:
+        models: step -> folder of the weights (``models_of``).
+        probing: the run, the data and how batches are drawn.
+        settings: how to probe.
+        out: output folder.
+
+    Raises:
+        UserError: settings out of range, data that cannot be used, or no checkpoint that can be recorded.
+    """
+    settings.check()
+    probing.check()
+    data = _data_of(probing, settings)
+    steps, failures = {}, {}
+    for step, model in _with_bar(models, settings.quiet):
+        place = out / RECORDINGS / f"step-{step:06d}"
+        wanted = _metadata(model, probing, settings, data)
+        earlier = [each for each in (place, model / "gradients") if _is_of(each, wanted, settings)]
+        if earlier:
+            steps[step] = earlier[0]
+            continue
+        try:
+            _record(TrainedRun(model, probing.data_roots, *_draw(probing)), settings, wanted, place)
+            steps[step] = place
+        except _NotRecorded as failure:
+            failures[step] = str(failure)
+    if not steps:
+        step, reason = next(iter(failures.items()))
+        raise UserError(f"No checkpoint can be measured; of step {step}: {reason}")
+    return Timeline(CHECKPOINTS, steps, failures, batch_size=probing.batch_size)
+
+
+class _NotRecorded(Exception):
+    """The model of one step has no finite loss or gradient, while another step's may."""
+
+
+def _record(source: TrainedRun, settings: Settings, metadata: Mapping[str, Any], place: Path) -> None:
+    from tugofwar.recorder import record
+
+    with source.open(settings) as study, working(place) as room:
+        kept = {name: study.metadata[name] for name in ("missing_images",) if name in study.metadata}
+        try:
+            recording = record(
+                study.model,
+                study.datasets,
+                settings.parameters,
+                settings.batches,
+                seed=settings.seed,
+                progress=False,
+                metadata={**metadata, **kept},
+                tasks=study.tasks,
+                statistics=False,
+                workspace=room.folder,
+            )
+        except UserError as error:
+            raise _NotRecorded(str(error)) from error
+        recording.save(room.output)
+
+
+def _is_of(folder: Path, wanted: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether a recording was made with these weights, data and settings.
+
+    One of ``tugofwar gradients`` does not say which files its datasets were read from, only how many samples they had.
+    """
+    if not is_recording(folder):
+        return False
+    found = Recording.load(folder)
+    datasets = [*found.rows, *found.untouched]
+    if sorted(datasets) != sorted(wanted["data"]):
+        return False
+    known = found.metadata
+    if "data" not in known and known.get("samples") != {name: wanted["data"][name]["samples"] for name in datasets}:
+        return False
+    compared = {key: value for key, value in known.items() if key not in _OF_THE_COMMAND}
+    return compared == {key: value for key, value in wanted.items() if key in known or key != "data"}
+
+
+def _metadata(model: Path, probing: TrainedRun, settings: Settings, data: Mapping[str, Any]) -> dict[str, Any]:
+    """All that equal recordings depend on."""
+    from unimed_model.checkpoint import WEIGHTS
+    from unimed_model.loading import weights_digest
+
+    if not (model / WEIGHTS).is_file():
+        raise UserError(f"{model} holds no {WEIGHTS}, so that it cannot be measured; remove it, or train again.")
+    parameters = settings.parameters
+    return {
+        "weights_sha256": weights_digest(model),
+        "parameters": parameters if isinstance(parameters, str) else list(parameters),
+        "batches": settings.batches,
+        "batch_size": probing.batch_size,
+        "seed": settings.seed,
+        "with_replacement": probing.with_replacement,
+        **({"skip_missing": True} if probing.skip_missing else {}),
+        "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
+        "data": data,
+    }
+
+
+def _data_of(probing: TrainedRun, settings: Settings) -> dict[str, Any]:
+    """Dataset -> number of training samples and digests of the files that they are read from."""
+    from unimed_model.data import discover, open_source, select_sources
+    from unimed_model.data.files import noting
+    from unimed_model.data.sources import skipping
+    from unimed_model.data_digests import data_digests
+
+    offered = {}
+    for root in probing.data_roots:
+        for source in discover(root):
+            offered.setdefault(source.name, (source, root))
+    names = tuple(settings.datasets) if settings.datasets else None
+    where = " and ".join(map(str, probing.data_roots))
+    chosen = select_sources([source for source, _ in offered.values()], names, where)
+    described = {}
+    for source in chosen:
+        with noting() as noted:
+            samples = open_source(skipping(source) if probing.skip_missing else source, "train")
+        digests = data_digests(Path(offered[source.name][1]), {source.name: noted})[source.name]
+        described[source.name] = {"samples": len(samples), **digests}
+    return described
+
+
+def _draw(probing: TrainedRun) -> tuple[int, bool, bool]:
+    return probing.batch_size, probing.with_replacement, probing.skip_missing
+
+
+def _with_bar(models: Mapping[int, Path], quiet: bool) -> Iterator[tuple[int, Path]]:
+    yield from tqdm(models.items(), desc="checkpoints", unit="checkpoint", disable=quiet)
+
+
+def _logged(path: Path) -> frozenset[int] | None:
+    if not path.is_file():
+        return None
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return frozenset(int(row["step"]) for row in csv.DictReader(file))
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(f"{path} is damaged; its columns are step, name, value. Remove it to use all recordings.") from None
+
+
+def _trained_with(run: Path) -> int | None:
+    """Samples per batch of the recordings that ``unimed-train --probe-every`` makes: those of training."""
+    size = _run_file(run).get("settings", {}).get("training", {}).get("batch_size")
+    return size if isinstance(size, int) else None
+
+
+def _run_file(run: Path) -> dict[str, Any]:
+    path = run / RUN_FILE
+    return read_object(path) if path.is_file() else {}

@@ -1,0 +1,1 @@
+"""What pictures are drawn from: the tables of measured runs, read back and checked (docs/formats.md)."""

@@ -1,0 +1,71 @@
+"""Tables and manifests read back, each problem in one sentence that names the file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from figures.errors import UserError
+
+_PLACES = ("block", "column", "dataset", "image", "level", "name", "row", "sample", "task")
+NAMES = (*_PLACES, "checkpoint", "label", "measure", "router", "stage", "verdict")
+"""Columns that hold names: a dataset may be called 2024 or NA; its name is text all the same."""
+
+
+def read_table(path: Path, command: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A tidy table, its names as text.
+
+    Args:
+        path: a CSV file.
+        command: the command that writes it, for the error.
+        columns: columns that it must have.
+
+    Raises:
+        UserError: no such file, a file that is no table, or one that lacks a column.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; measure the run again with `{command}`.")
+    try:
+        # Names such as "NA" are names; no cell of these tables is empty.
+        table = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(NAMES, str))
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
+        raise UserError(f"{path} is not a readable table; measure the run again with `{command}`.") from None
+    for column in columns:
+        if column not in table:
+            raise UserError(f"{path} has no column {column!r}; measure the run again with `{command}`.")
+    return table
+
+
+def read_square(path: Path, command: str) -> pd.DataFrame:
+    """A square matrix whose first column names its rows.
+
+    Raises:
+        UserError: as ``read_table``.
+    """
+    table = read_table(path, command)
+    first = table.columns[0]
+    return table.astype({first: str}).set_index(first)
+
+
+def read_object(path: Path, command: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UserError: no such file, or one that holds no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; measure the run again with `{command}`.") from None
+    except ValueError:
+        raise UserError(f"{path} is truncated or not JSON; measure the run again with `{command}`.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not what `{command}` writes; measure the run again.")
+    return content
+
+
+def levels_of(folder: Path, stem: str) -> list[str]:
+    """Those of ``dataset`` and ``task`` of which ``<stem>_<level>.csv`` is in a folder."""
+    return [level for level in ("dataset", "task") if (folder / f"{stem}_{level}.csv").is_file()]

@@ -1,0 +1,77 @@
+"""The tables of ``tugofwar routing``: ``RUN/routing``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from figures.tables.reading import read_object, read_table
+
+COMMAND = "tugofwar routing"
+_COLUMNS = {
+    "weights": ("checkpoint", "router", "level", "name", "expert", "weight", "low", "high", "samples"),
+    "load": ("checkpoint", "router", "level", "name", "expert", "load", "low", "high", "dead"),
+    "measures": ("checkpoint", "router", "level", "name", "measure", "value", "low", "high"),
+}
+_OPTIONAL = {
+    "information": ("checkpoint", "router", "level", "value", "low", "high", "null_high", "p_value"),
+    "divergence": ("checkpoint", "router", "level", "row", "column", "value", "low", "high"),
+    "switched_off": ("checkpoint", "router", "expert", "level", "name", "loss", "change", "low", "high", "batches"),
+    "tokens": ("checkpoint", "router", "dataset", "image", "token", "left", "top", "right", "bottom", "expert"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingTables:
+    """How the routers of one run divide the work; a table that does not exist for a run is None.
+
+    ``images``: file name of each image of ``tokens`` to its path.
+    """
+
+    manifest: dict[str, Any]
+    weights: pd.DataFrame
+    load: pd.DataFrame
+    measures: pd.DataFrame
+    information: pd.DataFrame | None
+    divergence: pd.DataFrame | None
+    switched_off: pd.DataFrame | None
+    tokens: pd.DataFrame | None
+    images: dict[str, Path]
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Names of the checkpoints, in the order of training."""
+        return [entry["name"] for entry in self.manifest["checkpoints"]]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What each checkpoint is called in a picture."""
+        return {entry["name"]: entry.get("label", entry["name"]) for entry in self.manifest["checkpoints"]}
+
+    @property
+    def routers(self) -> list[str]:
+        """Names of the routers."""
+        return [entry["name"] for entry in self.manifest["routers"]]
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Task of each dataset, where it is known."""
+        return dict(self.manifest.get("tasks") or {})
+
+
+def read_routing(folder: Path) -> RoutingTables:
+    """Read the tables in a folder.
+
+    Raises:
+        UserError: tables that are missing or damaged.
+    """
+    tables = {name: read_table(folder / f"{name}.csv", COMMAND, columns) for name, columns in _COLUMNS.items()}
+    others = {
+        name: read_table(folder / f"{name}.csv", COMMAND, columns) if (folder / f"{name}.csv").is_file() else None
+        for name, columns in _OPTIONAL.items()
+    }
+    # An empty table says the same as one that is not there.
+    present = {name: None if table is None or table.empty else table for name, table in others.items()}
+    images = {path.name: path for path in sorted((folder / "images").glob("*.png"))}
+    return RoutingTables(read_object(folder / "manifest.json", COMMAND), **tables, **present, images=images)
