@@ -1,4 +1,4 @@
-# make demo   from raw data to the first interference map, in a few minutes
+# make demo   from raw data to a report on how tasks interfere, in under ten minutes
 # make test   all tests
 # make clean  remove what these made
 # Each makes its own environment in .venv when there is none.
@@ -13,8 +13,13 @@ STEPS ?=
 BATCHES ?= 100
 # Batches of 12, not the paper's 4: what is left of a trained model's gradients drowns in the noise of smaller ones.
 BATCH_SIZE ?= 12
+# Batches per dataset where every checkpoint or expert is looked at, and images per dataset in pictures of features.
+FEW ?= 10
+SAMPLES ?= 40
 WORKERS ?= 2
-RUNS := $(DEMO)/runs/mlp $(DEMO)/runs/cmoe
+CMOE := $(DEMO)/runs/cmoe
+RUNS := $(DEMO)/runs/mlp $(CMOE)
+PROBED = --data $(DEMO)/data --batch-size $(BATCH_SIZE)
 SHORTER := $(if $(STEPS),--set training.steps=$(STEPS) --set training.warmup_steps=$(shell expr $(STEPS) / 10))
 
 .PHONY: demo test lint clean
@@ -25,20 +30,24 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# A command, unless the file that it leaves is there already.
+once = if [ -f $(1) ]; then echo "$(1) is there already"; else $(2); fi
+
 demo: $(INSTALLED)
 	$(BIN)/unimed-data sample $(DEMO)/data
-	@set -e; for kind in mlp cmoe; do \
-	  run=$(DEMO)/runs/$$kind; \
+	@set -e; for kind in mlp cmoe; do run=$(DEMO)/runs/$$kind; \
 	  $(BIN)/unimed-train --preset tiny --set connector.kind=$$kind $(SHORTER) --data $(DEMO)/data --out $$run; \
-	  if [ -f $$run/evaluation/scores.json ]; then echo "$$run: already evaluated"; \
-	  else $(BIN)/unimed-eval $$run --data $(DEMO)/data >/dev/null; fi; \
-	  if [ -f $$run/gradients/manifest.json ]; then echo "$$run: gradients already measured"; \
-	  else $(BIN)/tugofwar gradients --ckpt $$run --data $(DEMO)/data --out $$run/gradients \
-	      --batches $(BATCHES) --batch-size $(BATCH_SIZE); fi; \
+	  $(call once,$$run/evaluation/scores.json,$(BIN)/unimed-eval $$run --data $(DEMO)/data >/dev/null); \
+	  $(call once,$$run/gradients/manifest.json,$(BIN)/tugofwar gradients $(PROBED) --ckpt $$run --batches $(BATCHES)); \
+	  $(call once,$$run/features/manifest.json,$(BIN)/tugofwar features --ckpt $$run --data $(DEMO)/data --samples $(SAMPLES)); \
+	  $(call once,$$run/dynamics/manifest.json,$(BIN)/tugofwar dynamics $$run $(PROBED) --batches $(FEW)); \
 	done
+	@$(call once,$(CMOE)/routing/manifest.json,$(BIN)/tugofwar routing --ckpt $(CMOE) $(PROBED) --batches $(FEW))
+	@$(call once,$(CMOE)/difference/mlp/manifest.json,$(BIN)/tugofwar compare $(RUNS))
 	@$(BIN)/tugofwar figures $(RUNS) --out $(DEMO)/figures >/dev/null
+	@$(BIN)/tugofwar report $(RUNS) --out $(DEMO)/report.html
 	@$(BIN)/python -m analyses.summary $(RUNS)
-	@echo; echo "Pictures in $(DEMO)/figures:"; ls $(DEMO)/figures/*.png
+	@echo; echo "Pictures in $(DEMO)/figures, the report is $(DEMO)/report.html"
 
 # Files are dealt out to workers, each with one thread: two workers are nearly twice as fast as one with two threads.
 test: $(INSTALLED)

@@ -1,9 +1,9 @@
 """Where the recordings of a run's steps are: made during training by the callback, or now from its checkpoints."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from re import compile as pattern
@@ -14,8 +14,7 @@ from tqdm import tqdm
 from analyses.measuring import Settings, TrainedRun
 from tugofwar.errors import UserError
 from tugofwar.history import HISTORY
-from tugofwar.recording import Recording
-from tugofwar.storage import is_recording
+from tugofwar.storage import FORMAT_VERSION, MANIFEST, holds
 from tugofwar.workspace import working
 from unimed_model.checkpoints import checkpoints
 from unimed_model.errors import UserError as ModelError
@@ -67,7 +66,7 @@ def step_folders(folder: Path) -> dict[int, Path]:
     """Step -> folder of its recording, by step, of those in a folder."""
     if not folder.is_dir():
         return {}
-    found = ((_STEP.fullmatch(path.name), path) for path in folder.iterdir() if is_recording(path))
+    found = ((_STEP.fullmatch(path.name), path) for path in folder.iterdir() if holds(path, "recording"))
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
@@ -102,63 +101,57 @@ def record_models(models: Mapping[int, Path], probing: TrainedRun, settings: Set
     probing.check()
     data = _data_of(probing, settings)
     steps, failures = {}, {}
-    for step, model in _with_bar(models, settings.quiet):
+    for step, model in tqdm(models.items(), desc="checkpoints", unit="checkpoint", disable=settings.quiet):
         place = out / RECORDINGS / f"step-{step:06d}"
-        wanted = _metadata(model, probing, settings, data)
-        earlier = [each for each in (place, model / "gradients") if _is_of(each, wanted, settings)]
-        if earlier:
-            steps[step] = earlier[0]
-            continue
         try:
-            _record(TrainedRun(model, probing.data_roots, *_draw(probing)), settings, wanted, place)
-            steps[step] = place
-        except _NotRecorded as failure:
-            failures[step] = str(failure)
+            wanted = _metadata(model, probing, settings, data)
+            kept = (place, model / "gradients", probing.checkpoint / "gradients")
+            earlier = [each for each in kept if _is_of(each, wanted)]
+            if not earlier:
+                _record(replace(probing, checkpoint=model), settings, wanted, place)
+            steps[step] = earlier[0] if earlier else place
+        except (UserError, ModelError) as error:
+            # Another step's model may be whole, and its loss finite.
+            failures[step] = str(error)
     if not steps:
         step, reason = next(iter(failures.items()))
         raise UserError(f"No checkpoint can be measured; of step {step}: {reason}")
     return Timeline(CHECKPOINTS, steps, failures, batch_size=probing.batch_size)
 
 
-class _NotRecorded(Exception):
-    """The model of one step has no finite loss or gradient, while another step's may."""
-
-
 def _record(source: TrainedRun, settings: Settings, metadata: Mapping[str, Any], place: Path) -> None:
     from tugofwar.recorder import record
 
-    with source.open(settings) as study, working(place) as room:
+    with source.open(settings) as study, working(place, resume=False) as room:
         kept = {name: study.metadata[name] for name in ("missing_images",) if name in study.metadata}
-        try:
-            recording = record(
-                study.model,
-                study.datasets,
-                settings.parameters,
-                settings.batches,
-                seed=settings.seed,
-                progress=False,
-                metadata={**metadata, **kept},
-                tasks=study.tasks,
-                statistics=False,
-                workspace=room.folder,
-            )
-        except UserError as error:
-            raise _NotRecorded(str(error)) from error
+        recording = record(
+            study.model,
+            study.datasets,
+            settings.parameters,
+            settings.batches,
+            seed=settings.seed,
+            progress=False,
+            metadata={**metadata, **kept},
+            tasks=study.tasks,
+            statistics=False,
+            workspace=room.folder,
+            resume=False,
+        )
         recording.save(room.output)
 
 
-def _is_of(folder: Path, wanted: Mapping[str, Any], settings: Settings) -> bool:
+def _is_of(folder: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether a recording was made with these weights, data and settings.
 
     One of ``tugofwar gradients`` does not say which files its datasets were read from, only how many samples they had.
     """
-    if not is_recording(folder):
+    if not holds(folder, "recording"):
         return False
-    found = Recording.load(folder)
-    datasets = [*found.rows, *found.untouched]
-    if sorted(datasets) != sorted(wanted["data"]):
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    datasets = [*(part["name"] for part in manifest["datasets"]), *manifest["untouched"]]
+    if manifest["format_version"] != FORMAT_VERSION or sorted(datasets) != sorted(wanted["data"]):
         return False
-    known = found.metadata
+    known = manifest["metadata"]
     if "data" not in known and known.get("samples") != {name: wanted["data"][name]["samples"] for name in datasets}:
         return False
     compared = {key: value for key, value in known.items() if key not in _OF_THE_COMMAND}
@@ -188,12 +181,14 @@ def _metadata(model: Path, probing: TrainedRun, settings: Settings, data: Mappin
 
 def _data_of(probing: TrainedRun, settings: Settings) -> dict[str, Any]:
     """Dataset -> number of training samples and digests of the files that they are read from."""
-    from unimed_model.data import discover, open_source, select_sources
+    from unimed_model.data import DatasetSource, discover, open_source, select_sources
     from unimed_model.data.files import noting
     from unimed_model.data.sources import skipping
     from unimed_model.data_digests import data_digests
+    from unimed_model.probing import draw_batches
 
-    offered = {}
+    size, repeat = probing.batch_size, probing.with_replacement
+    offered: dict[str, tuple[DatasetSource, Path]] = {}
     for root in probing.data_roots:
         for source in discover(root):
             offered.setdefault(source.name, (source, root))
@@ -204,17 +199,11 @@ def _data_of(probing: TrainedRun, settings: Settings) -> dict[str, Any]:
     for source in chosen:
         with noting() as noted:
             samples = open_source(skipping(source) if probing.skip_missing else source, "train")
-        digests = data_digests(Path(offered[source.name][1]), {source.name: noted})[source.name]
+        # Too few are said before any model is opened.
+        draw_batches(source.name, len(samples), settings.batches, size, settings.seed, repeat)
+        digests = data_digests(offered[source.name][1], {source.name: noted})[source.name]
         described[source.name] = {"samples": len(samples), **digests}
     return described
-
-
-def _draw(probing: TrainedRun) -> tuple[int, bool, bool]:
-    return probing.batch_size, probing.with_replacement, probing.skip_missing
-
-
-def _with_bar(models: Mapping[int, Path], quiet: bool) -> Iterator[tuple[int, Path]]:
-    yield from tqdm(models.items(), desc="checkpoints", unit="checkpoint", disable=quiet)
 
 
 def _logged(path: Path) -> frozenset[int] | None:
@@ -224,7 +213,9 @@ def _logged(path: Path) -> frozenset[int] | None:
         with path.open(encoding="utf-8", newline="") as file:
             return frozenset(int(row["step"]) for row in csv.DictReader(file))
     except (ValueError, KeyError, TypeError, csv.Error):
-        raise UserError(f"{path} is damaged; its columns are step, name, value. Remove it to use all recordings.") from None
+        raise UserError(
+            f"{path} is damaged; its columns are step, name, value. Remove it to use all recordings."
+        ) from None
 
 
 def _trained_with(run: Path) -> int | None:

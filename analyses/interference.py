@@ -9,18 +9,21 @@ Per level, ``dataset`` and ``task``, the folder holds:
 * ``index_<level>.csv`` (and ``_plugin``, ``_leave_one_out``): tug-of-war indexes with theirs;
 * ``diagnostics_<level>.csv``, ``noise_<level>.csv`` and, from batches of one sample, ``fisher_<level>.csv``;
 * ``scores_<level>.csv``, ``scores_<level>_blocks.csv``, ``scores_<level>_parameters.csv``: statistics scores;
+* ``blocks.csv``, ``gd_<level>_blocks.csv``, ``gm_<level>_blocks.csv``, ``index_<level>_blocks.csv``: the same measures
+  on each expert, router or layer alone (``breakdown.py``);
 
 and ``interference.json`` with all of it. Every number is finite: what does not exist has no column or row.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from analyses import tables
+from analyses.breakdown import RESAMPLES, break_down, breakdown_tables
 from analyses.parameter_statistics import score_tables
 from tugofwar.diagnostics import Diagnostics, diagnose
 from tugofwar.errors import UserError
@@ -35,11 +38,15 @@ Level = Mapping[str, Interference]
 
 @dataclass(frozen=True)
 class Measurement:
-    """A recording and its measures, by level (``dataset``, ``task``): results by estimator, and diagnostics."""
+    """A recording and its measures, by level (``dataset``, ``task``): results by estimator, and diagnostics.
+
+    ``left_out``: a level whose measures do not exist to the reason.
+    """
 
     recording: Recording
     levels: Mapping[str, Level]
     diagnostics: Mapping[str, Diagnostics]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def untouched(self) -> tuple[str, ...]:
@@ -57,34 +64,28 @@ def write_tables(
     Args:
         recording: what ``record`` returned.
         folder: an existing folder, or one to make.
-        resamples: bootstrap draws behind every interval.
+        resamples: bootstrap draws behind every interval; behind those of single blocks at most
+            ``breakdown.RESAMPLES``.
         level: probability that an interval should cover the truth.
         seed: seed of the bootstrap.
 
     Raises:
-        UserError: a measure that does not exist, so that a table would have a hole; nothing is written then.
+        UserError: a measure between datasets that does not exist, so that a table would have a hole; nothing is
+            written then. Where one between tasks does not exist, as for a task of two exactly opposed datasets, the
+            task level is left out, with the reason.
     """
-    groupings: dict[str, Mapping[str, Sequence[str]] | None] = {"dataset": None}
-    if recording.tasks:
-        groupings["task"] = task_groups(recording)
-    measurement = Measurement(
-        recording,
-        {
-            name: {e: interference(recording, groups, e, resamples, level, seed) for e in ESTIMATORS}
-            for name, groups in groupings.items()
-        },
-        {
-            name: diagnose(recording, groups, resamples=resamples, level=level, seed=seed)
-            for name, groups in groupings.items()
-        },
-    )
+    measurement = _measured(recording, resamples, level, seed)
     frames = score_tables(recording.statistics, level) if recording.statistics else {}
     for name, results in measurement.levels.items():
         frames |= tables.interference_tables(name, results, recording.tasks)
         frames |= tables.diagnostic_tables(name, measurement.diagnostics[name])
+    breakdown = break_down(recording, min(resamples, RESAMPLES), level, seed)
+    frames |= breakdown_tables(breakdown)
     for file, frame in frames.items():
         tables.check_complete(file, frame)
-    text = strict_json(tables.as_json(measurement.levels, measurement.diagnostics, recording, frames, seed))
+    content = tables.as_json(measurement.levels, measurement.diagnostics, recording, frames, seed)
+    blocks = {"resamples": breakdown.resamples, "left_out": breakdown.left_out}
+    text = strict_json({**content, "blocks": blocks, "left_out": dict(measurement.left_out)})
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for file, frame in frames.items():
@@ -93,12 +94,31 @@ def write_tables(
     return measurement
 
 
+def _measured(recording: Recording, resamples: int, level: float, seed: int) -> Measurement:
+    groupings: dict[str, Mapping[str, Sequence[str]] | None] = {"dataset": None}
+    if recording.tasks:
+        groupings["task"] = task_groups(recording)
+    levels: dict[str, Level] = {}
+    diagnostics, left_out = {}, {}
+    for name, groups in groupings.items():
+        try:
+            results: Level = {e: interference(recording, groups, e, resamples, level, seed) for e in ESTIMATORS}
+            diagnostics[name] = diagnose(recording, groups, resamples=resamples, level=level, seed=seed)
+        except UserError as reason:
+            if name == "dataset":
+                raise
+            left_out[name] = str(reason)
+        else:
+            levels[name] = results
+    return Measurement(recording, levels, diagnostics, left_out)
+
+
 def summary(measurement: Measurement) -> dict[str, Any]:
     """The indexes of every level by the default estimator, as JSON values: what a command prints.
 
     Returns:
         ``estimator``, ``interval_level``, ``untouched``, ``sign_uncertain`` and ``unstable`` (level to names; the
-        latter for the estimator ``leave_one_out``), ``scores`` (see ``high_scores``), ``missing_images`` (dataset to
+        latter for the estimator ``leave_one_out``), ``left_out`` (level to why it has no measures), ``scores`` (see ``high_scores``), ``missing_images`` (dataset to
         number of samples left out for them), ``sketch`` (see ``sketch_errors``; only of a sketched recording), and per
         level the rows of ``tables.index_table`` by name.
     """
@@ -111,6 +131,7 @@ def summary(measurement: Measurement) -> dict[str, Any]:
         "untouched": list(measurement.untouched),
         "sign_uncertain": {level: list(result.sign_uncertain) for level, result in defaults.items()},
         "unstable": {level: list(results["leave_one_out"].unstable) for level, results in measurement.levels.items()},
+        "left_out": dict(measurement.left_out),
         "scores": high_scores(recording),
         "missing_images": recording.metadata.get("missing_images", {}),
         **sketch,

@@ -1,155 +1,126 @@
-"""`tugofwar figures`: every picture of measured runs, each with the table it shows and a caption."""
+"""`tugofwar figures`: every picture of what was measured, each with the table it shows and its caption."""
 
+import multiprocessing
 import shutil
+import signal
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from figures import style
 from figures.errors import UserError
-from figures.interference import GD_BOUND, INDEX_FLOOR, index_comparison, interference_heatmap
-from figures.tables import RunTables, check_comparable, read_runs
+from figures.gallery import PICTURES
+from figures.tables.runs import Material, read_material
+
+_NEEDED = {
+    "interference": "gradients; make them with `tugofwar gradients`",
+    "intervals": "gradients of two datasets or more; make them with `tugofwar gradients`",
+    "indexes": "gradients with a positive tug-of-war index, by whose maximum the others are divided",
+    "breakdown": "gradients with tables by block; measure again with `tugofwar gradients`",
+    "scores": "statistics scores; measure them with `tugofwar gradients`",
+    "routing": "a router that was looked at; `tugofwar routing` does so for models that have one",
+    "tokens": "routing weights with images; make them with `tugofwar routing`",
+    "features": "features; make them with `tugofwar features`",
+    "separation": "features; make them with `tugofwar features`",
+    "dynamics": "measures over training; make them with `tugofwar dynamics`",
+    "difference": "a difference between two of the runs; make one with `tugofwar compare RUN_A RUN_B` and name both",
+    "forest": "a table of an ablation; name the CSV file of `python -m analyses.ablation table --format csv`",
+}
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A figure, the numbers in it and what to say below it."""
-
-    stem: str
-    figure: Figure
-    table: pd.DataFrame
-    caption: str
-
-
-def draw(runs: Sequence[Path], out: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Draw heat maps of every run and the indexes of all runs side by side.
+def draw(
+    paths: Sequence[Path],
+    out: Path,
+    formats: Sequence[str] = ("png", "pdf"),
+    only: Sequence[str] | None = None,
+    look: str = "paper",
+    progress: bool = False,
+    processes: int = 1,
+) -> list[Path]:
+    """Draw every picture that there is material for.
 
     Args:
-        runs: run folders, each with ``gradients`` as ``tugofwar gradients`` writes it.
+        paths: run folders, folders of tables, and CSV tables of ``analyses.ablation``.
         out: folder for the pictures; made if it is not there.
-        formats: any of ``png`` and ``pdf``.
+        formats: any of ``png``, ``pdf`` and ``svg``.
+        only: kinds of pictures, all by default.
+        look: ``paper`` or ``talk``.
+        progress: whether a line on stderr counts the kinds of pictures.
+        processes: how many draw at once; a script that asks for more than one needs ``if __name__ == "__main__"``.
 
     Returns:
         Paths of the pictures; a ``.csv`` and a ``.txt`` with the caption stand beside each.
 
     Raises:
-        UserError: a run that was not measured, runs that cannot be compared, an index without a maximum, or
-            an unknown format; nothing is written then.
+        UserError: a run that was not measured, runs that cannot be compared, an unknown format, kind or look, or a
+            kind asked for by name without material; nothing is written then.
     """
-    for name in formats:
-        if name not in style.FORMATS:
-            raise UserError(f"There is no picture format {name!r}; choose from {', '.join(style.FORMATS)}.")
+    _check(formats, only, look)
     if out.exists() and not out.is_dir():
         raise UserError(f"The output {out} is a file; name a folder.")
-    tables = read_runs(runs)
-    check_comparable(tables)
-    pictures = [_heatmap(run, level) for run in tables for level in run.levels]
-    pictures.append(_indexes(tables))
-    return _write(pictures, out, formats)
+    material = read_material(paths)
+    kinds = [kind for kind in PICTURES if only is None or kind in only]
+    with _appearing(out) as folder:
+        draw_kind = partial(_draw_kind, material, folder, tuple(formats), look, only is not None)
+        drawn = _parallel(draw_kind, kinds, processes) if min(processes, len(kinds)) > 1 else map(draw_kind, kinds)
+        names = list(tqdm(drawn, total=len(kinds), unit=" kinds of pictures", disable=not progress, leave=False))
+    return [out / name for group in names for name in group]
 
 
-def _heatmap(run: RunTables, level: str) -> Picture:
-    tables = run.levels[level]
-    figure = interference_heatmap(
-        tables.gd,
-        tables.gm,
-        tasks=run.tasks,
-        title=f"{run.name}: interference between {level}s",
-        uncertain=tables.sign_uncertain,
-    )
-    gd = tables.gd_intervals[tables.gd_intervals["estimator"] == run.estimator].drop(columns="estimator")
-    keys = ["row", "column"]
-    table = gd.merge(tables.gm_intervals, on=keys, suffixes=("_gd", "_gm"), validate="one_to_one")
-    stem = f"interference_{run.name}" + ("" if level == "dataset" else f"_{level}")
-    caption = (
-        f"Interference between {level}s in run {run.name}. Left: gradient direction GD (equation 2; "
-        "1 means that "
-        "the column's update helps the row as much as the row's own, negative that it harms it; "
-        "colours end at "
-        f"±{GD_BOUND:g}). Right: gradient magnitude similarity GM (equation 3). {_sampling(run)} "
-        f"Intervals are in {stem}.csv."
-    )
-    if tables.sign_uncertain:
-        caption += (
-            f" † The sign of the denominator of {', '.join(tables.sign_uncertain)} is uncertain: "
-            "its row of GD is "
-            "not to be trusted."
-        )
-    return Picture(stem, figure, table, caption)
+def _check(formats: Sequence[str], only: Sequence[str] | None, look: str) -> None:
+    for word, names, allowed in (
+        ("picture format", formats, tuple(style.FORMATS)),
+        ("kind of picture", only or (), tuple(PICTURES)),
+        ("style", (look,), tuple(style.LOOKS)),
+    ):
+        for name in names:
+            if name not in allowed:
+                raise UserError(f"There is no {word} {name!r}; choose from {', '.join(allowed)}.")
 
 
-def _indexes(runs: Sequence[RunTables]) -> Picture:
-    for run in runs:
-        for level, tables in run.levels.items():
-            if "index_normalised" not in tables.index:
-                raise UserError(
-                    f"No tug-of-war index of run {run.name} is positive at {level} level, so that "
-                    "they cannot be "
-                    "divided by their maximum and compared."
-                )
-    by_dataset = {run.name: run.levels["dataset"].index for run in runs}
-    with_tasks = all("task" in run.levels for run in runs)
-    by_task = {run.name: run.levels["task"].index for run in runs} if with_tasks else None
-    figure = index_comparison(by_dataset, by_task, tasks=runs[0].tasks)
-    levels = {"dataset": by_dataset, "task": by_task or {}}
-    parts = [
-        table.drop(columns="task", errors="ignore").rename_axis("name").reset_index().assign(run=run, level=level)
-        for level, tables in levels.items()
-        for run, table in tables.items()
-    ]
-    table = pd.concat(parts)
-    leading = ["run", "level", "name"]
-    names = ", ".join(run.name for run in runs)
-    caption = (
-        f"Tug-of-war indexes (equation 4) divided by the largest of the same run, for {names}. "
-        f"{_sampling(runs[0])} "
-        f"Error bars are {runs[0].interval_level:.0%} intervals; one that ends in an arrow goes on below "
-        f"{INDEX_FLOOR:g}, to the end given in the table."
-    )
-    ordered = table[leading + [column for column in table if column not in leading]]
-    return Picture("tug_of_war_indexes", figure, ordered, caption)
+def _draw_kind(
+    material: Material, folder: Path, formats: tuple[str, ...], look: str, needed: bool, kind: str
+) -> list[str]:
+    """Write every picture of one kind; return the names of their files."""
+    names = []
+    for picture in PICTURES[kind](material, look):
+        picture.table.to_csv(folder / f"{picture.stem}.csv", index=False, lineterminator="\n")
+        (folder / f"{picture.stem}.txt").write_text(picture.caption(), encoding="utf-8")
+        style.settle(picture.figure)
+        for form in formats:
+            style.save(picture.figure, folder / f"{picture.stem}.{form}")
+            names.append(f"{picture.stem}.{form}")
+    if not names and needed:
+        raise UserError(f"There is nothing to draw for {kind}: it needs {_NEEDED[kind]}.")
+    return names
 
 
-def _sampling(run: RunTables) -> str:
-    sampled = f"{' or '.join(map(str, run.batches))} batches per dataset"
-    if "batch_size" in run.metadata:
-        sampled += f" of {run.metadata['batch_size']} samples each"
-    sentences = [
-        sampled,
-        f"estimator {run.estimator}",
-        f"{run.interval_level:.0%} percentile bootstrap over batches ({run.resamples:,} resamples)",
-    ]
-    if "parameters" in run.metadata:
-        patterns = run.metadata["parameters"]
-        sentences.append(f"parameters {patterns if isinstance(patterns, str) else ', '.join(patterns)}")
-    text = "; ".join(sentences) + "."
-    if run.untouched:
-        text += f" Not touching the selected parameters, hence not shown: {', '.join(run.untouched)}."
-    if missing := run.metadata.get("missing_images"):
-        counts = ", ".join(f"{count} of {name}" for name, count in missing.items())
-        text += f" Samples left out because their image file is missing: {counts}."
-    return text
+def _parallel(draw_kind: Callable[[str], list[str]], kinds: Sequence[str], processes: int) -> Iterator[list[str]]:
+    """As ``map``, in processes of their own, which leave an interrupt to the one that waits for them."""
+    ignoring = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    # Forking would copy a process whose numerical libraries have threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(kinds)), mp_context=context, initializer=ignoring) as pool:
+        try:
+            yield from pool.map(draw_kind, kinds)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _write(pictures: Sequence[Picture], out: Path, formats: Sequence[str]) -> list[Path]:
-    """Write everything into a folder inside ``out``'s parent first, so that a failure leaves no half set."""
+@contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """A folder inside ``out``'s parent whose files move to ``out`` at the end, so that a failure leaves no half set."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    written = []
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        for picture in pictures:
-            picture.table.to_csv(temporary / f"{picture.stem}.csv", index=False, lineterminator="\n")
-            (temporary / f"{picture.stem}.txt").write_text(picture.caption + "\n", encoding="utf-8")
-            for kind in formats:
-                style.save(picture.figure, temporary / f"{picture.stem}.{kind}")
-                written.append(out / f"{picture.stem}.{kind}")
+        yield temporary
         out.mkdir(exist_ok=True)
         for path in sorted(temporary.iterdir()):
             path.replace(out / path.name)
     finally:
         shutil.rmtree(temporary)
-    return written

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tugofwar import metrics
     from tugofwar.callback import TugOfWarCallback
     from tugofwar.diagnostics import Diagnostics, diagnose
+    from tugofwar.differences import Change, Difference, difference
     from tugofwar.errors import UserError
     from tugofwar.estimation import Interference, interference, task_groups
     from tugofwar.forecast import Forecast, batches_needed
@@ -41,50 +42,61 @@ if TYPE_CHECKING:
     from tugofwar.preconditioning import saved_second_moments
     from tugofwar.recorder import record
     from tugofwar.recording import Recording
+    from tugofwar.routing_recorder import RoutingRecord, record_routing
     from tugofwar.statistics import Statistics
 
     __version__: str
 
 __all__ = [
+    "Change",
     "Diagnostics",
+    "Difference",
     "Forecast",
     "Interference",
     "MeasuredInterference",
     "Plan",
     "Recording",
+    "RoutingRecord",
     "Statistics",
     "TugOfWarCallback",
     "UserError",
     "__version__",
     "batches_needed",
     "diagnose",
+    "difference",
     "functional_gradients",
     "interference",
     "measured_interference",
     "metrics",
     "plan",
     "record",
+    "record_routing",
     "saved_second_moments",
     "task_groups",
 ]
 
 _MODULE_OF = {
+    "Change": "tugofwar.differences",
     "Diagnostics": "tugofwar.diagnostics",
+    "Difference": "tugofwar.differences",
     "Forecast": "tugofwar.forecast",
     "Interference": "tugofwar.estimation",
     "MeasuredInterference": "tugofwar.measured",
     "Plan": "tugofwar.planning",
     "Recording": "tugofwar.recording",
+    "RoutingRecord": "tugofwar.routing_recorder",
     "Statistics": "tugofwar.statistics",
     "TugOfWarCallback": "tugofwar.callback",
     "UserError": "tugofwar.errors",
     "batches_needed": "tugofwar.forecast",
     "diagnose": "tugofwar.diagnostics",
+    "difference": "tugofwar.differences",
     "functional_gradients": "tugofwar.functional",
     "interference": "tugofwar.estimation",
     "measured_interference": "tugofwar.measured",
     "plan": "tugofwar.planning",
     "record": "tugofwar.recorder",
+    "record_routing": "tugofwar.routing_recorder",
     "saved_second_moments": "tugofwar.preconditioning",
     "task_groups": "tugofwar.estimation",
 }

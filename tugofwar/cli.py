@@ -12,9 +12,14 @@ from typing import Annotated
 import typer
 
 from tugofwar import terminal
+from tugofwar.commands.compare import compare
+from tugofwar.commands.dynamics import dynamics
+from tugofwar.commands.features import features
 from tugofwar.commands.gradients import gradients
 from tugofwar.commands.inspect import inspect
 from tugofwar.commands.pictures import figures
+from tugofwar.commands.report import report
+from tugofwar.commands.routing import routing
 from tugofwar.errors import UserError
 
 app = typer.Typer(
@@ -50,7 +55,7 @@ def _root(
     pass
 
 
-for command in (gradients, figures, inspect):
+for command in (gradients, features, routing, dynamics, compare, figures, report, inspect):
     app.command()(command)
 
 

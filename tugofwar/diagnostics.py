@@ -17,9 +17,10 @@ from tugofwar.errors import UserError
 from tugofwar.estimation import LabelledBounds, idle_datasets, label_bounds, rows_of_groups
 from tugofwar.metrics import Array, Groups, check_gram, check_leave_one_out
 from tugofwar.recording import Recording
+from tugofwar.resampling import draw_counts
 from tugofwar.simultaneous import percentile_bounds
 from tugofwar.strata import Group, build_groups
-from tugofwar.uncertainty import check_bootstrap, draw_counts
+from tugofwar.uncertainty import check_bootstrap
 
 # Eigenvalues below this share of the largest are rounding errors of a rank-deficient Gram matrix.
 _ROUNDING = 1e-12

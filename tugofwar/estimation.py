@@ -5,10 +5,11 @@ Not called interference.py: a submodule of that name would shadow the function `
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tugofwar.errors import UserError
 from tugofwar.metrics import (
@@ -261,15 +262,16 @@ def _labelled_simultaneous(intervals: Intervals, names: pd.Index) -> dict[str, L
 
 def _labelled_p_values(intervals: Intervals, names: pd.Index) -> dict[str, Table]:
     measures = {"gd": intervals.gd_p_values, "gm": intervals.gm_p_values, "index": intervals.index_p_values}
-    return {name: _label_values(values, names) for name, values in measures.items() if values is not None}
+    return {name: label_values(values, names) for name, values in measures.items() if values is not None}
 
 
 def label_bounds(bounds: Bounds, names: pd.Index) -> LabelledBounds:
     """Bounds of shape ``(T,)`` or ``(T, T)`` as tables labelled by ``names``."""
-    return LabelledBounds(_label_values(bounds.low, names), _label_values(bounds.high, names))
+    return LabelledBounds(label_values(bounds.low, names), label_values(bounds.high, names))
 
 
-def _label_values(values: Array, names: pd.Index) -> Table:
+def label_values(values: NDArray[Any], names: pd.Index) -> Table:
+    """Values of shape ``(T,)`` or ``(T, T)`` as a table labelled by ``names``."""
     if values.ndim == 2:
         return pd.DataFrame(values, index=names, columns=names)
     return pd.Series(values, index=names)

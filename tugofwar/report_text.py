@@ -34,6 +34,8 @@ def _measurement_lines(content: Mapping[str, Any], patterns: str, folder: str) -
     for level, names in content["unstable"].items():
         if names:
             yield f"unstable by leave_one_out, a mean of ratios: {level} {', '.join(names)}"
+    for level, reason in content["left_out"].items():
+        yield f"no measures between {level}s: {reason}"
     yield from _missing_lines(content["missing_images"])
     yield from _score_lines(content["scores"])
     if "sketch" in content:

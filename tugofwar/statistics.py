@@ -135,6 +135,20 @@ class Statistics:
                 columns[name] = null
         return pd.DataFrame(columns)
 
+    def replicate_shares(self, level: str) -> Array | None:
+        """Shares of parameters in each interval of the score for every resample of the batches.
+
+        Args:
+            level: ``"dataset"`` or ``"task"``.
+
+        Returns:
+            ``(replicates, 10)``; None when a dataset has one batch, or no sampled parameter has a score.
+
+        Raises:
+            UserError: an unknown level.
+        """
+        return _pooled(self._members(level, None), "replicates")
+
     def metadata(self) -> dict[str, Any]:
         """What ``from_arrays`` needs besides the arrays; strict JSON."""
         members = next(iter(self.levels.values()))

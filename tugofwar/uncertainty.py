@@ -1,10 +1,6 @@
-"""Bootstrap over batches within datasets, for every measure of interference (eq. 2 to 4).
+"""Bootstrap intervals for every measure of interference (eq. 2 to 4), resampling batches within datasets."""
 
-A resample is a vector of counts, how often each batch was drawn, so that all resamples together are matrix
-products with the Gram matrix and no gradient is touched again. ``simultaneous.py`` makes intervals of them.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,19 +20,25 @@ from tugofwar.metrics import (
     tug_of_war_index,
     unit_products,
 )
+from tugofwar.resampling import (
+    Replicates,
+    draw_counts,
+    log_magnitudes,
+    log_ratios,
+    noise_of_ratios,
+    ratios_by_group,
+    replicates,
+    similarity,
+)
 from tugofwar.simultaneous import (
     Bounds,
     adjusted_p_values,
     narrowed,
-    noise_between,
     noise_within,
     percentile_bounds,
     simultaneous_bounds,
 )
-from tugofwar.strata import Group, Stratum, build_groups
-
-# Bounds one work array of (batches, resamples) float64 numbers; there are a handful of them at a time.
-_WORK_BYTES = 64 * 2**20
+from tugofwar.strata import Group, build_groups
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,13 @@ def bootstrap_intervals(
     matrix = check_gram(gram)
     members = build_groups(groups, len(matrix), datasets)
     check_leave_one_out(members)
-    draws = _replicates(matrix, members, estimator, resamples, seed)
-    log_ratio = _log_ratios(draws.log_magnitude)
-    log_ratio_point = _log_ratios(_log_magnitudes(matrix, members)[np.newaxis])[0]
+    has_gradient = np.diagonal(matrix) > 0
+    draws = replicates(matrix, members, estimator, draw_counts(members, has_gradient, resamples, seed))
+    log_ratio = log_ratios(draws.log_magnitude)
+    log_ratio_point = log_ratios(log_magnitudes(matrix, members)[np.newaxis])[0]
     sizes = np.array([group.fewest for group in members])
     fewest = np.minimum.outer(sizes, sizes)
-    uncertain = _sign_uncertain(matrix, members, draws.own, level, sizes)
+    uncertain = sign_uncertain(matrix, members, draws.own, level, sizes)
     without_direction = Intervals(
         names=tuple(group.name for group in members),
         estimator=estimator,
@@ -132,7 +135,7 @@ def bootstrap_intervals(
         return without_direction
     gd = gradient_direction(matrix, groups, estimator, datasets)
     gm = gradient_magnitude_similarity(matrix, groups, datasets)
-    noise = _noise_of_ratios(matrix, members, estimator)
+    noise = noise_of_ratios(ratios_by_group(matrix, members, estimator), members)
     return _with_direction(without_direction, draws, gd, gm, noise, uncertain, fewest)
 
 
@@ -148,14 +151,14 @@ def check_bootstrap(resamples: int, level: float, seed: int) -> None:
 
 def _with_direction(
     intervals: Intervals,
-    draws: "_Replicates",
+    draws: Replicates,
     gd: Array,
     gm: Array,
     noise: Array,
     uncertain: NDArray[np.bool_],
     fewest: NDArray[np.int64],
 ) -> Intervals:
-    """``intervals`` with those of GD and the index; ``noise`` is what ``_noise_of_ratios`` returns."""
+    """``intervals`` with those of GD and the index; ``noise`` is what ``noise_of_ratios`` returns."""
     level = intervals.level
     own = np.diagonal(noise)
     diagonal = np.eye(len(noise), dtype=bool)
@@ -176,165 +179,9 @@ def _with_direction(
     )
 
 
-@dataclass(frozen=True)
-class _Replicates:
-    """One entry per resample: GD ``(R, T, T)``, ``log m`` and GD's denominators ``(R, T)``."""
-
-    gd: Array
-    log_magnitude: Array
-    own: Array
-
-    def index(self) -> Array:
-        """Tug-of-war indexes of the resamples, ``(R, T)``."""
-        return (self.gd * _similarity(_log_ratios(self.log_magnitude))).sum(axis=2)
-
-
-def _replicates(gram: Array, groups: Sequence[Group], estimator: str, resamples: int, seed: int) -> _Replicates:
-    unit = unit_products(gram)
-    norms = np.sqrt(np.diagonal(gram))
-    parts = []
-    for counts in draw_counts(groups, norms > 0, resamples, seed):
-        along = [_along_resampled(unit, group, counts) for group in groups]
-        weights = [_resampled_weights(group, counts) for group in groups]
-        magnitudes = np.stack([norms @ weight for weight in weights], axis=1)
-        own = np.stack([(w * u).sum(axis=0) for w, u in zip(weights, along, strict=True)], axis=1)
-        if estimator == "leave_one_out":
-            gd = _resampled_mean_of_ratios(along, groups, counts, norms > 0)
-        else:
-            # The plugin asks for GM's interval only; this costs it next to nothing.
-            gd = _resampled_ratio_of_means(along, weights, own)
-        parts.append((gd, np.log(magnitudes), own))
-    return _Replicates(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-def draw_counts(groups: Sequence[Group], has_gradient: NDArray[np.bool_], resamples: int, seed: int) -> Iterator[Array]:
-    """Yield how often each batch is drawn, ``(batches, resamples of this chunk)``, whatever the chunk's size.
-
-    Args:
-        groups: whose strata are resampled, each to its own number of batches.
-        has_gradient: false for batches with a zero gradient; at least two others are drawn of each stratum.
-        resamples: number of draws over all chunks.
-        seed: seed of the draws.
-    """
-    rows_in_total = len(has_gradient)
-    cells = _resampling_cells(groups)
-    generators = [np.random.default_rng([seed, number]) for number in range(len(cells))]
-    chunk = max(1, _WORK_BYTES // (8 * rows_in_total * max(1, len(groups))))
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        counts = np.zeros((rows_in_total, size))
-        for rows, generator in zip(cells, generators, strict=True):
-            counts[rows] = _draw_cell(has_gradient[rows], size, generator).T
-        yield counts
-
-
-def _resampling_cells(groups: Sequence[Group]) -> list[NDArray[np.intp]]:
-    """Rows that are exchangeable: of one dataset, and in the same groups where groups overlap."""
-    memberships: dict[int, list[tuple[int, int]]] = {}
-    for group_number, group in enumerate(groups):
-        for stratum_number, stratum in enumerate(group.strata):
-            for row in stratum.rows.tolist():
-                memberships.setdefault(row, []).append((group_number, stratum_number))
-    cells: dict[tuple[tuple[int, int], ...], list[int]] = {}
-    for row, membership in memberships.items():
-        cells.setdefault(tuple(membership), []).append(row)
-    return [np.array(rows, dtype=np.intp) for rows in cells.values()]
-
-
-def _draw_cell(has_gradient: NDArray[np.bool_], size: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    batches = len(has_gradient)
-    required = min(2, int(has_gradient.sum()))
-    uniform = np.full(batches, 1 / batches)
-    accepted: list[NDArray[np.int64]] = []
-    # One draw at a time is accepted or rejected, in order, whatever the size of the chunk.
-    while len(accepted) < size:
-        drawn = generator.multinomial(batches, uniform, size=size - len(accepted))
-        distinct = (drawn[:, has_gradient] > 0).sum(axis=1)
-        accepted.extend(drawn[distinct >= required])
-    return np.array(accepted)
-
-
-def _resampled_weights(group: Group, counts: Array) -> Array:
-    """Weight of every row in the group's resampled mean, ``(batches, resamples)``; columns sum to 1."""
-    return group.weights(len(counts))[:, np.newaxis] * counts
-
-
-def _along_resampled(unit: Array, group: Group, counts: Array) -> Array:
-    """``U_aj`` for one group ``j``, ``(batches, resamples)``, members left out with all their copies."""
-    along = np.zeros_like(counts)
-    for stratum in group.strata:
-        along += _along_stratum(unit, stratum, counts) / len(group.strata)
-    return along
-
-
-def _along_stratum(unit: Array, stratum: Stratum, counts: Array) -> Array:
-    rows = stratum.rows
-    drawn = counts[rows]
-    sums = unit[:, rows] @ drawn
-    means = sums / len(rows)
-    own = unit[rows, rows][:, np.newaxis]
-    # A stratum drawn as copies of one batch alone has nothing left; only cells without gradients can do that.
-    remaining = np.maximum(len(rows) - drawn, 1)
-    means[rows] = (sums[rows] - drawn * own) / remaining
-    return means
-
-
-def _resampled_ratio_of_means(along: Sequence[Array], weights: Sequence[Array], own: Array) -> Array:
-    gd = np.ones((len(own), len(along), len(along)))
-    denominators = _nan_where_zero(own)
-    for i, weight in enumerate(weights):
-        for j, value in enumerate(along):
-            if i != j:
-                gd[:, i, j] = (weight * value).sum(axis=0) / denominators[:, i]
-    return gd
-
-
-def _resampled_mean_of_ratios(
-    along: Sequence[Array], groups: Sequence[Group], counts: Array, has_gradient: NDArray[np.bool_]
-) -> Array:
-    gd = np.ones((counts.shape[1], len(groups), len(groups)))
-    for i, group in enumerate(groups):
-        weights = _weights_of_ratios(group, counts, has_gradient)
-        rows = group.rows
-        denominators = _nan_where_zero(along[i][rows])
-        quotients = np.where(weights[rows] > 0, weights[rows] / denominators, 0.0)
-        for j, value in enumerate(along):
-            if i != j:
-                gd[:, i, j] = (quotients * value[rows]).sum(axis=0)
-    return gd
-
-
-def _nan_where_zero(denominators: Array) -> Array:
-    """A resample without a denominator has no ratio: NaN, which ``percentile_bounds`` counts and leaves out."""
-    return np.where(denominators == 0, np.nan, denominators)
-
-
-def _weights_of_ratios(group: Group, counts: Array, has_gradient: NDArray[np.bool_]) -> Array:
-    """Like ``_resampled_weights``, but only over batches whose ratio is not 0/0."""
-    weights = np.zeros_like(counts)
-    for stratum in group.strata:
-        rows = stratum.rows[has_gradient[stratum.rows]]
-        weights[rows] = counts[rows] / (counts[rows].sum(axis=0) * len(group.strata))
-    return weights
-
-
-def _log_ratios(log_magnitude: Array) -> Array:
-    return log_magnitude[:, :, np.newaxis] - log_magnitude[:, np.newaxis, :]
-
-
-def _similarity(log_ratio: Array) -> Array:
-    """Eq. 3 of ``log(m_i / m_j)``: ``2 / (r + 1/r) = 1 / cosh(log r)``."""
-    return 1 / np.cosh(log_ratio)
-
-
-def _log_magnitudes(gram: Array, groups: Sequence[Group]) -> Array:
-    norms = np.sqrt(np.diagonal(gram))
-    return np.log([group.weights(len(gram)) @ norms for group in groups])
-
-
 def _similarity_bounds(log_ratio: Bounds) -> Bounds:
     """Bounds of ``log(m_i / m_j)`` mapped to GM, whose upper end is 1 where they span 0."""
-    ends = np.stack([_similarity(log_ratio.low), _similarity(log_ratio.high)])
+    ends = np.stack([similarity(log_ratio.low), similarity(log_ratio.high)])
     spans_zero = (log_ratio.low <= 0) & (log_ratio.high >= 0)
     return Bounds(ends.min(axis=0), np.where(spans_zero, 1.0, ends.max(axis=0)))
 
@@ -352,31 +199,20 @@ def _normalised_bounds(index: Array, point: Array, level: float, fewest: int) ->
     return percentile_bounds(index / np.where(positive, largest, np.nan), level, fewest)
 
 
-def _sign_uncertain(
+def sign_uncertain(
     gram: Array, groups: Sequence[Group], own: Array, level: float, sizes: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Whether the interval of a group's mean leave-one-out product with itself spans 0, ``(T,)``."""
+    """Whether the interval of a group's mean leave-one-out product with itself spans 0, ``(T,)``.
+
+    Args:
+        gram: inner products of batch gradients, ``(batches, batches)``.
+        groups: the ``T`` datasets or tasks.
+        own: the products of the resamples, ``(R, T)``; see ``Replicates``.
+        level: of the interval.
+        sizes: number of batches of each group's smallest dataset, ``(T,)``.
+    """
     unit = unit_products(gram)
     point = np.array([group.weights(len(unit)) @ along_group(unit, group, leave_out=True) for group in groups])
     noise = np.array([noise_within(unit, group) for group in groups])
     bounds = percentile_bounds(narrowed(own, point, noise), level, sizes)
     return (bounds.low <= 0) & (bounds.high >= 0)
-
-
-def _noise_of_ratios(gram: Array, groups: Sequence[Group], estimator: str) -> Array:
-    """Variance that pairs of batches alone give to GD's numerators, and on the diagonal to its denominators.
-
-    ``(T, T)``, both in units of the denominator: entry ``(i, j)`` is that of
-    ``mean_{a in S_i} U_aj / D_a``, with ``D_a`` the mean denominator or, for ``leave_one_out``, ``U_ai``.
-    """
-    unit = unit_products(gram)
-    noise = np.empty((len(groups), len(groups)))
-    for i, group in enumerate(groups):
-        own = along_group(unit, group, leave_out=True)
-        mean = np.full(len(unit), group.weights(len(unit)) @ own)
-        denominators = mean if estimator == "ratio_of_means" else own
-        divisors = denominators[:, np.newaxis]
-        ratios = np.divide(unit, divisors, out=np.zeros_like(unit), where=divisors != 0)
-        noise[i] = [noise_between(ratios, group, other) for other in groups]
-        noise[i, i] = noise_within(ratios, group)
-    return noise

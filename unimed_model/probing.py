@@ -108,6 +108,23 @@ def load_for_probing(
     return ProbeSetup(model, drawn, tasks, metadata, checkpoint)
 
 
+def same_batches(checkpoint: Path, earlier: ProbeSetup) -> ProbeSetup:
+    """Open another checkpoint and probe it with the samples that an earlier one was probed with.
+
+    Args:
+        checkpoint: run folder, or a checkpoint in it.
+        earlier: what ``load_for_probing`` returned; its model is not used.
+
+    Raises:
+        UserError: a run that cannot be used.
+    """
+    model, processor = open_run(checkpoint)
+    collator = Collator(processor)
+    batches = {name: ProbeBatches(each.samples, each.rows, collator) for name, each in earlier.batches.items()}
+    metadata = {**earlier.metadata, "weights_sha256": weights_digest(checkpoint)}
+    return ProbeSetup(model, batches, earlier.tasks, metadata, checkpoint)
+
+
 def draw_batches(
     name: str, samples: int, batches: int, batch_size: int, seed: int, with_replacement: bool
 ) -> tuple[tuple[int, ...], ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from figures.tables.reading import levels_of, read_object, read_table
+from figures.tables.reading import levels_of, read_if_there, read_object, read_table
 
 COMMAND = "tugofwar dynamics"
 
@@ -40,8 +40,8 @@ def read_dynamics(folder: Path) -> DynamicsTables:
         index=_by_level(folder, "index", ("step", "name", "index")),
         gd=_by_level(folder, "gd", cells),
         gm=_by_level(folder, "gm", cells),
-        loss=_optional(folder / "loss.csv", ("step", "dataset", "loss")),
-        routing=_optional(folder / "routing.csv", ("step", "stage", "task", "expert", "weight")),
+        loss=read_if_there(folder / "loss.csv", COMMAND, ("step", "dataset", "loss")),
+        routing=read_if_there(folder / "routing.csv", COMMAND, ("step", "stage", "task", "expert", "weight")),
     )
 
 
@@ -50,8 +50,3 @@ def _by_level(folder: Path, measure: str, columns: tuple[str, ...]) -> dict[str,
         level: read_table(folder / f"{measure}_{level}.csv", COMMAND, columns) for level in levels_of(folder, measure)
     }
     return {level: table for level, table in tables.items() if not table.empty}
-
-
-def _optional(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
-    table = read_table(path, COMMAND, columns) if path.is_file() else None
-    return None if table is None or table.empty else table

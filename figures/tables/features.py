@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from figures.tables.reading import read_object, read_table
+from figures.tables.reading import read_if_there, read_object, read_table
 
 COMMAND = "tugofwar features"
 DIMENSIONS = (2, 3)
+_SEPARATION = ("stage", "label", "name", "measure", "value", "low", "high")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +54,9 @@ def read_features(folder: Path) -> FeatureTables:
     return FeatureTables(
         manifest=read_object(folder / "manifest.json", COMMAND),
         embeddings={number: table for number, table in embeddings.items() if not table.empty},
-        separation=_optional(folder / "separation.csv", ("stage", "label", "name", "measure", "value", "low", "high")),
-        alignment=_optional(folder / "alignment.csv", ("name", "value", "low", "high")),
-        stability=_optional(folder / "stability.csv", ("stage", "dimensions", "measure", "value")),
+        separation=read_if_there(
+            folder / "separation.csv", COMMAND, ("stage", "label", "name", "measure", "value", "low", "high")
+        ),
+        alignment=read_if_there(folder / "alignment.csv", COMMAND, ("name", "value", "low", "high")),
+        stability=read_if_there(folder / "stability.csv", COMMAND, ("stage", "dimensions", "measure", "value")),
     )
-
-
-def _optional(path: Path, columns: tuple[str, ...]) -> pd.DataFrame | None:
-    table = read_table(path, COMMAND, columns) if path.is_file() else None
-    return None if table is None or table.empty else table

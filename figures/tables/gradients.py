@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from figures.errors import UserError
-from figures.tables.reading import levels_of, read_object, read_square, read_table
+from figures.tables.reading import levels_of, read_if_there, read_object, read_square, read_table
 
 COMMAND = "tugofwar gradients"
 LEVELS = ("dataset", "task")
@@ -113,7 +113,7 @@ def read_gradients(folder: Path, name: str) -> GradientTables:
             interval_level=summary["interval_level"],
             resamples=summary["resamples"],
             metadata=manifest["metadata"],
-            blocks=_optional(folder / "blocks.csv"),
+            blocks=read_if_there(folder / "blocks.csv", COMMAND),
             undefined={level: _undefined(folder, level) for level in levels_of(folder, "scores")},
         )
     except KeyError as missing:
@@ -153,16 +153,12 @@ def _read_level(folder: Path, level: str, summary: dict[str, Any], estimator: st
         gm_intervals=read_table(folder / f"gm_{level}_intervals.csv", COMMAND, ("row", "column", "value")),
         index=index,
         sign_uncertain=tuple(summary["sign_uncertain"]),
-        scores=_optional(folder / f"scores_{level}.csv"),
-        score_blocks=_optional(folder / f"scores_{level}_blocks.csv"),
-        gd_blocks=_optional(folder / f"gd_{level}_blocks.csv"),
-        gm_blocks=_optional(folder / f"gm_{level}_blocks.csv"),
-        index_blocks=_optional(folder / f"index_{level}_blocks.csv"),
+        scores=read_if_there(folder / f"scores_{level}.csv", COMMAND),
+        score_blocks=read_if_there(folder / f"scores_{level}_blocks.csv", COMMAND),
+        gd_blocks=read_if_there(folder / f"gd_{level}_blocks.csv", COMMAND),
+        gm_blocks=read_if_there(folder / f"gm_{level}_blocks.csv", COMMAND),
+        index_blocks=read_if_there(folder / f"index_{level}_blocks.csv", COMMAND),
     )
-
-
-def _optional(path: Path) -> pd.DataFrame | None:
-    return read_table(path, COMMAND) if path.is_file() else None
 
 
 def _undefined(folder: Path, level: str) -> tuple[int, int]:

@@ -38,6 +38,16 @@ def read_table(path: Path, command: str, columns: Sequence[str] = ()) -> pd.Data
     return table
 
 
+def read_if_there(path: Path, command: str, columns: Sequence[str] = ()) -> pd.DataFrame | None:
+    """As ``read_table``; None for a file that is not there, or one without rows, which says the same.
+
+    Raises:
+        UserError: a file that is no table, or one that lacks a column.
+    """
+    table = read_table(path, command, columns) if path.is_file() else None
+    return None if table is None or table.empty else table
+
+
 def read_square(path: Path, command: str) -> pd.DataFrame:
     """A square matrix whose first column names its rows.
 

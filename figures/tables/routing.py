@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from figures.tables.reading import read_object, read_table
+from figures.tables.reading import read_if_there, read_object, read_table
 
 COMMAND = "tugofwar routing"
 _COLUMNS = {
@@ -67,11 +67,15 @@ def read_routing(folder: Path) -> RoutingTables:
         UserError: tables that are missing or damaged.
     """
     tables = {name: read_table(folder / f"{name}.csv", COMMAND, columns) for name, columns in _COLUMNS.items()}
-    others = {
-        name: read_table(folder / f"{name}.csv", COMMAND, columns) if (folder / f"{name}.csv").is_file() else None
-        for name, columns in _OPTIONAL.items()
-    }
-    # An empty table says the same as one that is not there.
-    present = {name: None if table is None or table.empty else table for name, table in others.items()}
-    images = {path.name: path for path in sorted((folder / "images").glob("*.png"))}
-    return RoutingTables(read_object(folder / "manifest.json", COMMAND), **tables, **present, images=images)
+    others = {name: read_if_there(folder / f"{name}.csv", COMMAND, columns) for name, columns in _OPTIONAL.items()}
+    return RoutingTables(
+        manifest=read_object(folder / "manifest.json", COMMAND),
+        weights=tables["weights"],
+        load=tables["load"],
+        measures=tables["measures"],
+        information=others["information"],
+        divergence=others["divergence"],
+        switched_off=others["switched_off"],
+        tokens=others["tokens"],
+        images={path.name: path for path in sorted((folder / "images").glob("*.png"))},
+    )

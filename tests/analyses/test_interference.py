@@ -11,6 +11,7 @@ from analyses.interference import batches_for_width, sketch_errors, summary, wri
 from tugofwar.diagnostics import diagnose
 from tugofwar.errors import UserError
 from tugofwar.recording import Block, Recording, upper_triangle
+from tugofwar.report_text import measurement_text
 
 
 def build_recording(gradients, datasets, **options):
@@ -70,7 +71,7 @@ def test_intervals_are_long_and_named_by_estimator(recording, tmp_path):
 def test_no_cell_of_any_table_is_empty_and_json_is_strict(recording, tmp_path):
     write_tables(recording, tmp_path, resamples=50)
     tables = sorted(tmp_path.glob("*.csv"))
-    assert len(tables) == 2 * 11
+    assert len(tables) == 2 * (11 + 3) + 1
     for path in tables:
         assert not pd.read_csv(path).isna().any(axis=None), path.name
 
@@ -178,6 +179,22 @@ def test_an_undefined_measure_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         write_tables(orthogonal, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_task_of_opposed_datasets_has_no_level_and_says_why(tmp_path):
+    """Two datasets whose gradients cancel leave their task without a direction; the datasets' own measures stand."""
+    one = np.tile([1.0, 2.0, 0.0], (4, 1))
+    gradients = np.concatenate([one, -one, np.tile([0.0, 1.0, 1.0], (4, 1))])
+    tasks = {"up": "both", "down": "both", "other": "VQA"}
+    recording = build_recording(gradients, ["up"] * 4 + ["down"] * 4 + ["other"] * 4, tasks=tasks)
+    measurement = write_tables(recording, tmp_path, resamples=50)
+    assert list(measurement.levels) == ["dataset"]
+    gd = pd.read_csv(tmp_path / "gd_dataset.csv", index_col=0)
+    assert gd.loc["up", "down"] == pytest.approx(-1)
+    assert not (tmp_path / "gd_task.csv").exists()
+    assert "'both'" in json.loads((tmp_path / "interference.json").read_text())["left_out"]["task"]
+    text = measurement_text(summary(measurement), "*", "here")
+    assert "no measures between tasks" in text
 
 
 def test_equal_recordings_give_equal_bytes(recording, tmp_path):

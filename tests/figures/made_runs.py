@@ -44,7 +44,52 @@ def gradients(run, tasks=TASKS, seed=0, batches=8, batch_size=4, untouched=("pub
     )
     recording.save(run / "gradients")
     write_tables(recording, run / "gradients", resamples=60)
+    tables_by_block(run / "gradients", blocks, by_level(tasks, known_tasks), rng)
     return run
+
+
+def tables_by_block(folder, blocks, levels, rng):
+    """Statistics scores, and the tables by block where there are none yet."""
+    edges = [(tenth / 10, (tenth + 1) / 10) for tenth in range(10)]
+
+    def histogram():
+        return [
+            {"interval_low": low, "interval_high": high, "count": 60, "share": share}
+            | {"low": share * 0.9, "high": share * 1.1, "null_signs": 0.16 - low * 0.12, "null_no_conflict": 0.1}
+            for (low, high), share in zip(edges, rng.dirichlet(np.ones(10) * 30), strict=True)
+        ]
+
+    groups = [{"block": name, "kind": "expert", "members": 1, "parameters": 6} for name in blocks]
+    if not (folder / "blocks.csv").is_file():
+        write(folder, "blocks.csv", groups)
+    for level, names in levels.items():
+        if level == "all":
+            continue
+        write(folder, f"scores_{level}.csv", histogram())
+        rows = [{"block": b, **line, "undefined": 0, "parameters": 6} for b in blocks for line in histogram()]
+        write(folder, f"scores_{level}_blocks.csv", rows)
+        rows = [{"block": b, "parameters": 6, "sampled": 6, "undefined": 0} for b in blocks]
+        write(folder, f"scores_{level}_parameters.csv", rows)
+        if (folder / f"index_{level}_blocks.csv").is_file():
+            continue
+        rows = [
+            {"block": b, "name": name, "batches": 8, "index": index}
+            | {**around(rng, index, 0.4), "sign_uncertain": bool(rng.random() < 0.1)}
+            for b in blocks
+            for name in names
+            for index in [rng.normal(1.3, 0.6)]
+        ]
+        write(folder, f"index_{level}_blocks.csv", rows)
+        for stem in ("gd", "gm"):
+            rows = [
+                {"block": b, "row": row, "column": column, "value": value}
+                | ({"low": 1.0, "high": 1.0} if row == column else around(rng, value))
+                for b in blocks
+                for row in names
+                for column in names
+                for value in [1.0 if row == column else rng.uniform(0.1, 0.9)]
+            ]
+            write(folder, f"{stem}_{level}_blocks.csv", rows)
 
 
 def by_level(tasks, known_tasks=True):

@@ -8,8 +8,9 @@ from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
-from figures import style
-from figures.interference import INDEX_FLOOR, index_comparison, interference_heatmap
+from figures import palette, style
+from figures.indexes import INDEX_FLOOR, index_comparison
+from figures.interference import interference_heatmap
 
 NAMES = ["derma", "slake", "chest"]
 TASKS = {"derma": "CLS", "slake": "VQA", "chest": "RG"}
@@ -105,14 +106,14 @@ def test_indexes_without_tasks_and_intervals():
 
 
 def test_task_colours_are_the_same_everywhere_and_tell_apart(matrices):
-    assert len({*style.TASK_COLOURS.values(), style.OTHER_COLOUR}) == len(style.TASK_ORDER) + 1
+    assert len({*palette.TASK_COLOURS.values(), palette.OTHER_COLOUR}) == len(palette.TASK_ORDER) + 1
     heatmap = interference_heatmap(*matrices, tasks=TASKS)
     indexes_figure = index_comparison({"r": indexes([0, 0, 0], [1, 1, 1], [1, 1, 1])}, tasks=TASKS)
     for figure in (heatmap, indexes_figure):
         legend = figure.legends[0]
         shown = dict(zip((t.get_text() for t in legend.get_texts()), legend.legend_handles, strict=True))
         for task in ("VQA", "RG", "CLS"):
-            assert to_hex(shown[task].get_facecolor()).upper() == style.TASK_COLOURS[task].upper()
+            assert to_hex(shown[task].get_facecolor()).upper() == palette.TASK_COLOURS[task].upper()
 
 
 def test_the_callers_matplotlib_settings_are_left_alone(matrices):

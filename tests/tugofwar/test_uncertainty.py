@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tugofwar import uncertainty
+from tugofwar import resampling
 from tugofwar.errors import UserError
 from tugofwar.strata import build_groups
 from tugofwar.uncertainty import bootstrap_intervals
@@ -47,9 +47,9 @@ def test_replicates_equal_the_loop(estimator):
     gradients = rng.normal(size=(14, 6)) + 1.5
     groups = {"ab": range(9), "c": range(9, 14)}
     members = build_groups(groups, 14, datasets)
-    drawn = np.concatenate(list(uncertainty.draw_counts(members, np.ones(14, bool), 20, 7)), axis=1)
+    drawn = np.concatenate(list(resampling.draw_counts(members, np.ones(14, bool), 20, 7)), axis=1)
     assert (drawn[:4].sum(axis=0) == 4).all()
-    ours = uncertainty._replicates(gradients @ gradients.T, members, estimator, 20, 7)
+    ours = resampling.replicates(gradients @ gradients.T, members, estimator, [drawn])
     for number in range(20):
         expected = loop_replicate(gradients, drawn[:, number], groups, datasets, estimator)
         np.testing.assert_allclose(ours.gd[number], expected, rtol=1e-9)
@@ -59,7 +59,7 @@ def test_chunks_do_not_change_the_draws(monkeypatch):
     gradients = np.random.default_rng(1).normal(size=(6, 5)) + 1
     arguments = (gradients @ gradients.T, {"a": range(3), "b": range(3, 6)})
     whole = bootstrap_intervals(*arguments, resamples=50)
-    monkeypatch.setattr(uncertainty, "_WORK_BYTES", 8 * 6 * 2 * 7)
+    monkeypatch.setattr(resampling, "_WORK_BYTES", 8 * 6 * 2 * 7)
     chunked = bootstrap_intervals(*arguments, resamples=50)
     np.testing.assert_allclose(chunked.gd.low, whole.gd.low, rtol=1e-12)
     np.testing.assert_allclose(chunked.index.high, whole.index.high, rtol=1e-12)

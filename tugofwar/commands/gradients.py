@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from tugofwar import options, terminal
-from tugofwar.commands.words import print_json, split_names
+from tugofwar.commands.words import print_json, split_names, their_traceback
 from tugofwar.errors import UserError
 from tugofwar.launch import is_first
 from tugofwar.report_text import measurement_text
@@ -129,30 +128,17 @@ def _check_numbers(batches: int | None, extend: int | None, target_width: float 
         raise UserError(f"--target-width is {target_width}; an interval's width is a number over 0, such as 0.1.")
 
 
-@contextmanager
-def _their_traceback() -> Iterator[None]:
-    """What the user has to mend is in their code, so they see where, without our frames around it."""
-    from tugofwar.own_setup import SetupFailed
-
-    try:
-        yield
-    except SetupFailed as failure:
-        if is_first():
-            typer.echo(failure.report, err=True, nl=False)
-        raise
-
-
 def _measure(source: Source, folder: Path, settings: Settings) -> Measurement | None:
     from analyses.measuring import measure
 
-    with _their_traceback():
+    with their_traceback():
         return measure(source, folder, settings)
 
 
 def _print_plan(source: Source, folder: Path, settings: Settings, as_json: bool) -> None:
     from analyses.measuring import forecast
 
-    with _their_traceback():
+    with their_traceback():
         plan = forecast(source, folder, settings)
     if is_first():
         print_json(plan.as_dict()) if as_json else typer.echo(plan.text())

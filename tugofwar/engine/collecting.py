@@ -163,6 +163,18 @@ def check_length(name: str, source: Iterable[Any], batches: int) -> None:
         raise _too_few(name, length, batches)
 
 
+def first_batches(name: str, source: Iterable[Any], batches: int, seed: int) -> Iterator[Any]:
+    """The batches of a dataset that recording its gradients with this seed passes.
+
+    Raises:
+        UserError: the dataset has fewer.
+    """
+    check_length(name, source, batches)
+    _seed_everything(seed, name)
+    for _, batch in _draw(name, source, batches, range(batches), {}):
+        yield batch
+
+
 def _draw(
     name: str, source: Iterable[Any], batches: int, wanted: Sequence[int], known: Mapping[int, str]
 ) -> Iterator[tuple[int, Any]]:

@@ -1,0 +1,1 @@
+"""The pictures of each question, as figures that point into tables."""
