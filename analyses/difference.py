@@ -16,13 +16,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from analyses import tables
-from tugofwar.alignment import Aligned, align, same_batches
-from tugofwar.differences import NOT_SURE, Change, Difference, difference
+from tugofwar.differences.alignment import Aligned, align, same_batches
+from tugofwar.differences.comparing import NOT_SURE, Change, Difference, difference
+from tugofwar.differences.scores import comparable_scores, resampled_alike, score_difference
 from tugofwar.errors import UserError
 from tugofwar.estimation import task_groups
 from tugofwar.folders import check_replaceable, replacing
 from tugofwar.recording import Recording
-from tugofwar.score_differences import comparable_scores, resampled_alike, score_difference
 from tugofwar.storage import MANIFEST, format_of, holds, strict_json
 
 KIND = "difference"

@@ -118,9 +118,9 @@ def summary(measurement: Measurement) -> dict[str, Any]:
 
     Returns:
         ``estimator``, ``interval_level``, ``untouched``, ``sign_uncertain`` and ``unstable`` (level to names; the
-        latter for the estimator ``leave_one_out``), ``left_out`` (level to why it has no measures), ``scores`` (see ``high_scores``), ``missing_images`` (dataset to
-        number of samples left out for them), ``sketch`` (see ``sketch_errors``; only of a sketched recording), and per
-        level the rows of ``tables.index_table`` by name.
+        latter for the estimator ``leave_one_out``), ``left_out`` (level to why it has no measures), ``scores`` (see
+        ``high_scores``), ``missing_images`` (dataset to number of samples left out for them), ``sketch`` (see
+        ``sketch_errors``; only of a sketched recording), and per level the rows of ``tables.index_table`` by name.
     """
     defaults = {level: results[DEFAULT_ESTIMATOR] for level, results in measurement.levels.items()}
     recording = measurement.recording

@@ -52,7 +52,7 @@ def made_features(samples: int, width: int) -> tuple[NDArray[np.float32], list[s
 
 def components(points: NDArray[np.float32], datasets: list[str]) -> None:
     """Fifty principal components."""
-    from tugofwar.embedding import principal_components
+    from tugofwar.features.embedding import principal_components
 
     principal_components(points)
 
@@ -69,7 +69,7 @@ def three_dimensions(points: NDArray[np.float32], datasets: list[str]) -> None:
 
 def apart(points: NDArray[np.float32], datasets: list[str]) -> None:
     """Silhouette and purity by task and by dataset, with intervals and chance levels."""
-    from tugofwar.separation import separation
+    from tugofwar.features.separation import separation
 
     tasks = [f"task {int(name.split('_')[1]) % 5}" for name in datasets]
     separation(points, {"task": tasks, "dataset": datasets}, datasets, NEIGHBOURS)
@@ -77,14 +77,14 @@ def apart(points: NDArray[np.float32], datasets: list[str]) -> None:
 
 def aligned(points: NDArray[np.float32], datasets: list[str]) -> None:
     """Linear CKA with its interval, of features and their positive parts."""
-    from tugofwar.cka import linear_cka
+    from tugofwar.features.cka import linear_cka
 
     linear_cka(points, np.maximum(points, 0), datasets)
 
 
 def faithful(points: NDArray[np.float32], datasets: list[str]) -> None:
     """Trustworthiness of three pictures."""
-    from tugofwar.faithfulness import picture_neighbours, trustworthiness
+    from tugofwar.features.faithfulness import picture_neighbours, trustworthiness
 
     rng = np.random.default_rng(1)
     pictures = [picture_neighbours(rng.normal(size=(len(points), 2)), NEIGHBOURS) for _ in range(3)]
@@ -92,7 +92,7 @@ def faithful(points: NDArray[np.float32], datasets: list[str]) -> None:
 
 
 def _picture(points: NDArray[np.float32], datasets: list[str], dimensions: int) -> None:
-    from tugofwar.embedding import LIMITS, embed, principal_components, stratified
+    from tugofwar.features.embedding import LIMITS, embed, principal_components, stratified
 
     scores = principal_components(points).scores
     embed(scores[stratified(datasets, LIMITS[dimensions])], dimensions, 0)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tugofwar import metrics
     from tugofwar.callback import TugOfWarCallback
     from tugofwar.diagnostics import Diagnostics, diagnose
-    from tugofwar.differences import Change, Difference, difference
+    from tugofwar.differences.comparing import Change, Difference, difference
     from tugofwar.errors import UserError
     from tugofwar.estimation import Interference, interference, task_groups
     from tugofwar.forecast import Forecast, batches_needed
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from tugofwar.preconditioning import saved_second_moments
     from tugofwar.recorder import record
     from tugofwar.recording import Recording
-    from tugofwar.routing_recorder import RoutingRecord, record_routing
+    from tugofwar.routing.recorder import RoutingRecord, record_routing
     from tugofwar.statistics import Statistics
 
     __version__: str
@@ -76,27 +76,27 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "Change": "tugofwar.differences",
+    "Change": "tugofwar.differences.comparing",
     "Diagnostics": "tugofwar.diagnostics",
-    "Difference": "tugofwar.differences",
+    "Difference": "tugofwar.differences.comparing",
     "Forecast": "tugofwar.forecast",
     "Interference": "tugofwar.estimation",
     "MeasuredInterference": "tugofwar.measured",
     "Plan": "tugofwar.planning",
     "Recording": "tugofwar.recording",
-    "RoutingRecord": "tugofwar.routing_recorder",
+    "RoutingRecord": "tugofwar.routing.recorder",
     "Statistics": "tugofwar.statistics",
     "TugOfWarCallback": "tugofwar.callback",
     "UserError": "tugofwar.errors",
     "batches_needed": "tugofwar.forecast",
     "diagnose": "tugofwar.diagnostics",
-    "difference": "tugofwar.differences",
+    "difference": "tugofwar.differences.comparing",
     "functional_gradients": "tugofwar.functional",
     "interference": "tugofwar.estimation",
     "measured_interference": "tugofwar.measured",
     "plan": "tugofwar.planning",
     "record": "tugofwar.recorder",
-    "record_routing": "tugofwar.routing_recorder",
+    "record_routing": "tugofwar.routing.recorder",
     "saved_second_moments": "tugofwar.preconditioning",
     "task_groups": "tugofwar.estimation",
 }

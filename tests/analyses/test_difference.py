@@ -12,7 +12,7 @@ import torch
 
 import tugofwar as tow
 from analyses.difference import summary, write_difference
-from tugofwar.compare_text import difference_text
+from tugofwar.differences.text import difference_text
 from tugofwar.errors import UserError
 from tugofwar.recording import Recording
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import tugofwar as tow
-from analyses.dynamics_tables import headlines, measure_step, tables
+from analyses.dynamics.tables import headlines, measure_step, tables
 from tugofwar import cli, history
 from tugofwar.recording import Block, Recording, upper_triangle
 

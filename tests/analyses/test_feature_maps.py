@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from analyses.feature_maps import Settings, map_features, summary
-from analyses.feature_sources import TrainedRun
+from analyses.feature_maps.measuring import Settings, map_features, summary
+from analyses.feature_maps.sources import TrainedRun
 from tugofwar import cli
 from tugofwar.errors import UserError
 from unimed_model.data import discover, open_source

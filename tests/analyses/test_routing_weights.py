@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analyses.routing_images import chosen_pictures, token_table
-from analyses.routing_weights import Runs, Settings, measure_routing
+from analyses.routing_weights.images import chosen_pictures, token_table
+from analyses.routing_weights.measuring import Runs, Settings, measure_routing
 from tugofwar.cli import main
 from tugofwar.errors import UserError
 from unimed_model.probing import load_for_probing
 
-from ..tugofwar import hand_router
+from ..tugofwar.routing import hand_router
 from ..unimed_model.report_roots import command, write_root
 from ..unimed_model.report_roots import trained as train_run
 

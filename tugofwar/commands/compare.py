@@ -38,7 +38,7 @@ def compare(
     Both need recordings with equally many batches of the same size.
     """
     from analyses.difference import summary, write_difference
-    from tugofwar.compare_text import difference_text
+    from tugofwar.differences.text import difference_text
 
     with terminal.plain_warnings("tugofwar"):
         content = summary(write_difference(run_a, run_b, out, paired or None, quiet=quiet))

@@ -14,7 +14,7 @@ from tugofwar.errors import UserError
 from tugofwar.plain_table import plain_table
 
 if TYPE_CHECKING:
-    from analyses.dynamics_sources import Timeline
+    from analyses.dynamics.sources import Timeline
 
 BATCHES = 20
 
@@ -76,7 +76,7 @@ def dynamics(
         "--with-replacement": with_replacement or None,
         "--skip-missing": skip_missing or None,
     }
-    from analyses import dynamics as over_training
+    from analyses.dynamics import measuring as over_training
 
     over_training.check_output(folder)
     with terminal.plain_warnings("tugofwar"):
@@ -93,7 +93,7 @@ def dynamics(
 
 
 def _during_training(run: Path, of_checkpoints: Mapping[str, object]) -> Timeline:
-    from analyses.dynamics_sources import models_of, recorded_during_training
+    from analyses.dynamics.sources import models_of, recorded_during_training
 
     for option, value in of_checkpoints.items():
         if value is not None:
@@ -118,7 +118,7 @@ def _of_checkpoints(
     quiet: bool,
     given: Mapping[str, Any],
 ) -> Timeline:
-    from analyses.dynamics_sources import models_of, record_models
+    from analyses.dynamics.sources import models_of, record_models
     from analyses.measuring import Settings, TrainedRun
 
     models = models_of(run)

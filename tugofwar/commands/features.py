@@ -12,7 +12,7 @@ from tugofwar.commands.words import print_json, split_names
 from tugofwar.errors import UserError
 
 if TYPE_CHECKING:
-    from analyses.feature_sources import Source
+    from analyses.feature_maps.sources import Source
 
 Module = Annotated[
     str | None,
@@ -41,8 +41,8 @@ def features(
     """Measure what a module does to features: t-SNE, silhouette, kNN purity, CKA (Fig. 5 of arXiv 2409.17508)."""
     source, folder = _source(ckpt, data, setup, module, out, batch_size, skip_missing)
     names = split_names(datasets, "--datasets") if datasets is not None else None
-    from analyses.feature_maps import Settings, map_features, summary
-    from tugofwar.features_text import features_text
+    from analyses.feature_maps.measuring import Settings, map_features, summary
+    from tugofwar.features.text import features_text
     from tugofwar.own_setup import SetupFailed
 
     try:
@@ -79,7 +79,7 @@ def _source(
     assert ckpt is not None
     if not data:
         raise UserError("--ckpt needs --data, a folder with datasets.")
-    from analyses.feature_sources import CONNECTOR, TrainedRun
+    from analyses.feature_maps.sources import CONNECTOR, TrainedRun
 
     size = 4 if batch_size is None else batch_size
     return TrainedRun(ckpt, data, size, module or CONNECTOR, skip_missing), out or ckpt / "features"
@@ -93,6 +93,6 @@ def _own_model(setup: str, module: str | None, out: Path | None, of_a_run: dict[
         raise UserError("--setup needs --module, a glob of the module to look at, for example 'projector'.")
     if out is None:
         raise UserError("--setup needs --out, the folder to write to, for example study/features.")
-    from analyses.feature_sources import OwnModel
+    from analyses.feature_maps.sources import OwnModel
 
     return OwnModel(setup, module), out

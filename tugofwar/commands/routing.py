@@ -12,7 +12,7 @@ from tugofwar.commands.words import print_json, split_names, their_traceback
 from tugofwar.errors import UserError
 
 if TYPE_CHECKING:
-    from analyses.routing_sources import OwnModel, Runs
+    from analyses.routing_weights.sources import OwnModel, Runs
 
 ROUTER = "connector.router"
 BATCHES = 25
@@ -85,9 +85,9 @@ def routing(
     if ckpt and not data:
         raise UserError("--ckpt needs --data, a folder with datasets.")
     names = split_names(datasets, "--datasets") if datasets is not None else None
-    from analyses.routing_sources import OwnModel, Runs
-    from analyses.routing_weights import Settings, measure_routing, summary
-    from tugofwar.routing_text import routing_text
+    from analyses.routing_weights.measuring import Settings, measure_routing, summary
+    from analyses.routing_weights.sources import OwnModel, Runs
+    from tugofwar.routing.text import routing_text
 
     source: Runs | OwnModel
     if setup:

@@ -1,0 +1,1 @@
+"""How does interference change during training?"""

@@ -1,0 +1,1 @@
+"""What does the connector do to the features? (Figure 5 of arXiv 2409.17508)"""

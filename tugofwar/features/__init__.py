@@ -1,0 +1,1 @@
+"""What a module does to features: captured before and after it, embedded, and compared."""
