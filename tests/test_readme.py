@@ -19,6 +19,9 @@ SMALLER = {
     "unimed-train": ["--set", "training.steps=30", "--set", "training.warmup_steps=3", "--quiet"],
     "unimed-eval": ["--limit", "6", "--quiet"],
     "tugofwar gradients": ["--batches", "4", "--quiet"],
+    "tugofwar features": ["--samples", "12", "--quiet"],
+    "tugofwar dynamics": ["--batches", "4", "--quiet"],
+    "tugofwar routing": ["--batches", "2", "--quiet"],
 }
 """What is added to a command so that a test can wait for it."""
 
@@ -36,7 +39,7 @@ def smaller(command):
 @pytest.mark.slow
 def test_the_steps_by_hand_run_in_their_order(tmp_path):
     commands = blocks("sh")[1].strip().splitlines()
-    assert len(commands) == 10
+    assert len(commands) == 17
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     for command in commands:
         done = subprocess.run(
@@ -45,6 +48,7 @@ def test_the_steps_by_hand_run_in_their_order(tmp_path):
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     assert "mni_rec iou" in done.stdout
     assert (tmp_path / "demo" / "figures" / "tug_of_war_indexes.png").is_file()
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 4e6
 
 
 def test_the_steps_by_hand_are_those_of_make_demo():
