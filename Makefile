@@ -1,5 +1,6 @@
 # make demo   from raw data to a report on how tasks interfere, in under ten minutes
 # make test   all tests
+# make gallery  the demo, and its pictures into docs/images
 # make clean  remove what these made
 # Each makes its own environment in .venv when there is none.
 
@@ -22,7 +23,7 @@ RUNS := $(DEMO)/runs/mlp $(CMOE)
 PROBED = --data $(DEMO)/data --batch-size $(BATCH_SIZE)
 SHORTER := $(if $(STEPS),--set training.steps=$(STEPS) --set training.warmup_steps=$(shell expr $(STEPS) / 10))
 
-.PHONY: demo test lint clean
+.PHONY: demo gallery test lint clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -48,6 +49,13 @@ demo: $(INSTALLED)
 	@$(BIN)/tugofwar report $(RUNS) --out $(DEMO)/report.html
 	@$(BIN)/python -m analyses.summary $(RUNS)
 	@echo; echo "Pictures in $(DEMO)/figures, the report is $(DEMO)/report.html"
+
+# What the README shows, made anew from the demo.
+GALLERY := interference_mlp tug_of_war_indexes scores routing_weights_cmoe routing_tokens_cmoe features_2d_task \
+  dynamics_index_cmoe_task difference_maps_cmoe_minus_mlp
+gallery: demo
+	cp $(GALLERY:%=$(DEMO)/figures/%.png) docs/images/
+	$(BIN)/python -m analyses.summary $(RUNS) > docs/images/summary.md
 
 # Files are dealt out to workers, each with one thread: two workers are nearly twice as fast as one with two threads.
 test: $(INSTALLED)

@@ -169,6 +169,8 @@ def _find(path: Path) -> Recorded:
             return _open(folder, None)
     if holds(path.parent, "recording"):
         return _open(path.parent, path.name)
+    if (path / "gradients" / MANIFEST).is_file():
+        Recording.load(path / "gradients")  # says what is wrong with it
     raise UserError(
         f"There is no recording in {path}; name a run with gradients/, or a folder that `tugofwar gradients` wrote."
     )

@@ -132,15 +132,17 @@ class TrainedRun:
     def open(self, settings: Settings) -> Iterator[Study]:
         """See ``Source``."""
         from tugofwar.preconditioning import SecondMoment
+        from unimed_model.data.progress import reading_quietly
         from unimed_model.probing import load_for_probing
 
         names = list(settings.datasets) if settings.datasets else None
         size, repeat = self.batch_size, self.with_replacement
         # Given, and recorded, only when asked for, so that a run without it is the same as ever.
         skipping = {"skip_missing": True} if self.skip_missing else {}
-        probed = load_for_probing(
-            self.checkpoint, list(self.data_roots), names, settings.batches, size, settings.seed, repeat, **skipping
-        )
+        with reading_quietly(settings.quiet):
+            probed = load_for_probing(
+                self.checkpoint, list(self.data_roots), names, settings.batches, size, settings.seed, repeat, **skipping
+            )
         metadata = {**probed.metadata, "batch_size": size, "with_replacement": repeat, **skipping}
         moments = None
         if settings.preconditioner:

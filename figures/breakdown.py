@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from figures import palette, style
 from figures.heat import colour_bar, heat, names_on
-from figures.interference import GD_BOUND
 from figures.intervals import MAPS_FROM
-from figures.whiskers import Panels, dot_panels
+from figures.palette import GD_BOUND
+from figures.whiskers import Panels, cut_to, dot_panels
 
 # Indexes are coloured about that of a dataset alone, 1.
 INDEX_BOUNDS = (-1.0, 3.0)
@@ -48,7 +48,7 @@ def block_maps(
         every_axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
         table = index.pivot(index="block", columns="name", values="index").reindex(index=blocks, columns=names)
         image = heat(every_axes[0], table, "PuOr", INDEX_BOUNDS, room)
-        label = "Tug-of-war index (white: 1, pulled by none)"
+        label = "Tug-of-war index (white: 1, as if alone)"
         colour_bar(figure, image, every_axes[0], label, extend="both", ticks=[-1, 0, 1, 2, 3])
         if panels == 2:
             table = pulls.pivot(index="block", columns="name", values="value").reindex(index=blocks, columns=names)
@@ -88,14 +88,14 @@ def block_intervals(
     by_name = len(names) < MAPS_FROM
     panels, rows = (names, blocks) if by_name else (blocks, names)
     keys = {"name": "panel", "block": "row"} if by_name else {"block": "panel", "name": "row"}
-    ends = (min(table["low"].min(), 0.0) - 0.1, max(table["high"].max(), 1.0) + 0.1)
     layout = Panels(
         panels={name: name for name in panels},
         rows=rows,
-        label="tug-of-war index on the parameters of each group (line: 1, pulled by none)",
+        label="tug-of-war index on the parameters of each group (line: 1, as if alone)",
         tasks=None if by_name else tasks,
         reference=1.0,
-        limits=(max(ends[0], WIDEST_INDEX[0]), min(ends[1], WIDEST_INDEX[1])),
+        limits=cut_to(table, WIDEST_INDEX, 1.0),
+        hollow="sign of the denominator uncertain",
     )
     return dot_panels(table.rename(columns=keys), layout, title, look)
 

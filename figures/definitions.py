@@ -26,11 +26,25 @@ class Definition:
 
 GRADIENTS = (
     Definition(
+        "gradient of a batch",
+        "gₐ = ∇θ L(batch a)",
+        "Gradient of the mean loss of one batch of one dataset by the selected shared parameters θ.",
+        "Section 3.1",
+        "a vector, as long as there are parameters",
+    ),
+    Definition(
+        "effect on the loss",
+        "Uᵢⱼ = mean over b of ⟨gₐ, g_b⟩ / ‖g_b‖",
+        "How fast a step along the unit gradient of a batch b of j lowers the loss of a batch a of i, to first order; "
+        "mean over the batches of j.",
+        "Equation 1, divided by the step size",
+        "any number; negative: the loss rises",
+    ),
+    Definition(
         "gradient direction",
         "GDᵢⱼ = E(Uᵢⱼ / Uᵢᵢ)",
-        "How much a step along j's gradients helps i, relative to a step along i's own: Uᵢⱼ is the mean product of a "
-        "batch's gradient of i with the unit gradients of j's batches (equation 1 divided by the step size). Row i is "
-        "interfered with, column j interferes. Not symmetric; the diagonal is 1.",
+        "How much a step along j's gradients helps i, relative to a step along i's own; mean over i's batches. Row i "
+        "is interfered with, column j interferes. Not symmetric; the diagonal is 1.",
         "Equation 2",
         "any number; 1: as good as the own step, 0: no effect, negative: harm",
     ),
@@ -104,14 +118,30 @@ GRADIENTS = (
         BEYOND,
         "share of parameters, 0 to 1",
     ),
+    Definition(
+        "task",
+        "",
+        "The batches of its datasets, each dataset weighing the same.",
+        "Section 3.1, which leaves the weights open",
+        "a name",
+    ),
+    Definition(
+        "not touching the parameters",
+        "",
+        "A dataset without a gradient on the selected parameters, such as one of text alone at a connector, has no row "
+        "and no column: its numbers would all be undefined.",
+        BEYOND,
+        "yes or no",
+    ),
 )
 
 UNCERTAINTY = (
     Definition(
         "interval",
         "low, high",
-        "95% interval of this number alone: percentile bootstrap over batches within datasets, for features a "
-        "jackknife over samples. Of many such intervals, one in twenty misses its truth.",
+        "95% interval of this number alone: percentile bootstrap over batches within datasets, for routing over "
+        "samples within datasets; for features a delete-one jackknife over samples within datasets. Of many such "
+        "intervals, about one in twenty misses its truth.",
         BEYOND,
         "as the number",
     ),
@@ -188,16 +218,17 @@ ROUTING = (
     ),
     Definition(
         "mutual information",
-        "MI",
-        "What the expert tells about the task (or dataset) of a token, each task counting the same. Its null are the "
-        "same weights with labels shuffled between samples.",
+        "MI = H(meanₜ pₜ) − meanₜ H(pₜ)",
+        "What the expert tells about the task (or dataset) of a token, pₜ being the mean weights of task t, each task "
+        "counting the same. Its null are the same weights with labels shuffled between samples.",
         BEYOND,
         "bits, 0 to log₂ of the smaller number of tasks and experts",
     ),
     Definition(
         "Jensen-Shannon divergence",
-        "JS",
-        "Distance between the mean weights of two tasks: mean divergence of both from their average. Noise lifts it.",
+        "JS = H((p + q) / 2) − (H(p) + H(q)) / 2",
+        "How differently two tasks are routed, p and q being their mean weights: 0 when alike, 1 without a common "
+        "expert. Noise lifts it.",
         BEYOND,
         "bits, 0 to 1",
     ),
@@ -238,10 +269,10 @@ FEATURES = (
     Definition(
         "linear CKA",
         "CKA",
-        "Alignment of the similarities between samples before and after a module, by the unbiased estimator of HSIC. "
-        "Unchanged by rotation and scale.",
+        "Alignment of the similarities between samples before and after a module, by the unbiased estimator of HSIC "
+        "(debiased CKA). Unchanged by rotation and scale.",
         BEYOND,
-        "about 0 to 1; 1: the same geometry",
+        "at most 1; 1: the same geometry, about 0: none in common; chance may take it below 0",
     ),
     Definition(
         "trustworthiness",

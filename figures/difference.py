@@ -7,17 +7,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from figures import palette, style
 from figures.heat import colour_bar, heat, name_square
 from figures.labels import shortened
-from figures.whiskers import Panels, dot_panels
+from figures.whiskers import Panels, cut_to, dot_panels
 
 NOT_SURE = "not sure"
 # As strong as differences of what is not sure are drawn.
 _FAINT = 0.3
 _INDEX_PANELS = {"index": "Index", "index_normalised": "Index / maximum"}
-WIDEST_INDEX = (-5.0, 5.0)
+# An index may have an interval without end; divided by its maximum it is at most 1.
+WIDEST = {"index": (-5.0, 5.0), "index_normalised": (-2.0, 2.0)}
 
 
 def difference_maps(
@@ -57,7 +59,7 @@ def difference_maps(
             name_square(axes, names, tasks, room, rows=measure == "GD")
             axes.set_xlabel("interfering")
             extend = "both" if np.nanmax(np.abs(change)) > bound else "neither"
-            colour_bar(figure, image, axes, f"Difference of {measure}", extend=extend)
+            colour_bar(figure, image, axes, f"Difference of {measure}", extend=extend, ticks=MaxNLocator(5))
         every_axes[0].set_ylabel("interfered with")
         every_axes[1].tick_params(axis="y", length=0, labelleft=False)
         outline = Patch(facecolor="white", edgecolor="black", lw=style.points(1.2), label="changed surely")
@@ -87,15 +89,16 @@ def difference_indexes(
     tasks = tasks or {}
     table = index.rename(columns={"measure": "panel", "name": "row", "difference": "value"})
     table = table.assign(sure=table["verdict"] != NOT_SURE)
-    ends = (min(table["low"].min(), 0.0) - 0.1, max(table["high"].max(), 0.0) + 0.1)
+    panels = {name: heading for name, heading in _INDEX_PANELS.items() if (table["panel"] == name).any()}
     layout = Panels(
-        panels={name: heading for name, heading in _INDEX_PANELS.items() if (table["panel"] == name).any()},
+        panels=panels,
         rows=palette.order_by_task(list(dict.fromkeys(table["row"])), tasks),
-        label="difference",
+        label="change from the first run to the second",
         tasks=tasks,
         reference=0.0,
-        limits=(max(ends[0], WIDEST_INDEX[0]), min(ends[1], WIDEST_INDEX[1])),
+        limits={name: cut_to(table[table["panel"] == name], WIDEST[name]) for name in panels},
         line=0.16,
+        hollow="not surely changed",
     )
     return dot_panels(table, layout, title, look)
 
@@ -128,8 +131,9 @@ def difference_scores(scores: pd.DataFrame, a: str, b: str, title: str | None = 
         axes.axhline(0, color="black", lw=style.points(0.6))
         axes.set_xticks(np.linspace(0, 1, 11))
         axes.set_xlabel("statistics score (0: torn, 1: all pull alike)")
-        axes.set_ylabel("difference of shares")
-        style.below(figure, [], f"{second} minus {first}")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}".replace("-", "−")))
+        axes.set_ylabel("difference, percentage points")
+        style.below(figure, [], f"{second} minus {first} (pale: the interval holds 0)")
         style.head(figure, title)
     return figure
 
@@ -148,4 +152,4 @@ def _mark_sure(axes: Axes, verdict: pd.DataFrame, width: float) -> None:
             text.set_color("#555555")
     for row, column in np.argwhere(sure):
         corner = (column - 0.5, row - 0.5)
-        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", lw=width, zorder=3))
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", lw=width, zorder=3, clip_on=False))

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def _check(formats: Sequence[str], only: Sequence[str] | None, look: str) -> Non
     ):
         for name in names:
             if name not in allowed:
-                raise UserError(f"There is no {word} {name!r}; choose from {', '.join(allowed)}.")
+                near = [f"the nearest is {found!r}; " for found in get_close_matches(name, allowed, 1)]
+                raise UserError(f"There is no {word} {name!r}; {''.join(near)}choose from {', '.join(allowed)}.")
 
 
 def _draw_kind(

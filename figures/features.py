@@ -14,7 +14,6 @@ from figures.labels import shortened
 from figures.palette import Mark
 
 COLOURINGS = ("task", "dataset")
-STAGE_NAMES = {"before": "before the connector", "after": "after the connector"}
 
 
 def feature_map(
@@ -50,7 +49,7 @@ def feature_map(
             label = shortened([run], 30)[0]
             for axes, stage in zip(row, stages, strict=True):
                 _points(axes, table[table["stage"] == stage], names, marks, deep)
-                axes.set_title(f"{label}: {STAGE_NAMES.get(stage, stage)}")
+                axes.set_title(f"{label}: {stage}")
         style.below(figure, _handles(names, marks, tasks, colouring))
         style.head(figure, title)
     return figure
@@ -74,6 +73,8 @@ def _points(axes: Axes, table: pd.DataFrame, names: Sequence[str], marks: Mappin
             axis.set_ticklabels([])
             axis.set_pane_color((0.97, 0.97, 0.97))
         axes.tick_params(length=0)
+        # The box leaves much of its panel empty otherwise.
+        solid.set_box_aspect(None, zoom=1.2)
     else:
         axes.set_xticks([])
         axes.set_yticks([])

@@ -38,8 +38,8 @@ def _intervals(material: Material, look: str) -> Iterator[Picture]:
             if len(tables.gd) == 1:
                 continue
             for measure, table in (("GD", tables.gd_intervals), ("GM", tables.gm_intervals)):
-                told = texts.intervals(run, level)
-                figure = interval_forest(table, measure, run.tasks, f"{told.title} ({measure})", look)
+                told = texts.intervals(run, level, measure)
+                figure = interval_forest(table, measure, run.tasks, told.title, look)
                 stem = stem_of("intervals", measure.lower(), run.name, level_suffix(level))
                 yield Picture(stem, figure, table, told)
 
@@ -49,7 +49,8 @@ def _indexes(material: Material, look: str) -> Iterator[Picture]:
     if not shown["dataset"]:
         return
     tasks = {name: task for run in material.measured for name, task in run.tasks.items()}
-    figure = index_comparison(shown["dataset"], shown["task"], tasks, look=look)
+    told = texts.indexes(material.measured)
+    figure = index_comparison(shown["dataset"], shown["task"], tasks, told.title, look)
     parts = [
         table.drop(columns="task", errors="ignore").rename_axis("name").reset_index().assign(run=run, level=level)
         for level, tables in shown.items()
@@ -58,7 +59,7 @@ def _indexes(material: Material, look: str) -> Iterator[Picture]:
     table = pd.concat(parts, ignore_index=True)
     leading = ["run", "level", "name"]
     ordered = table[leading + [column for column in table if column not in leading]]
-    yield Picture("tug_of_war_indexes", figure, ordered, texts.indexes(material.measured))
+    yield Picture("tug_of_war_indexes", figure, ordered, told)
 
 
 def _normalised(runs: Sequence[GradientTables], level: str) -> dict[str, pd.DataFrame]:

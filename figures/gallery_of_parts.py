@@ -44,8 +44,10 @@ def _of_router(run: Run, tables: RoutingTables, router: str, look: str) -> Itera
     yield Picture(stem("measures"), routing_measures(measures, labels, tasks, told.title, look), measures, told)
     if tables.information is not None:
         information = _of(tables.information, router)
+        told = texts.information(run, router)
         figure = routing_information(information, labels, told.title, look)
         yield Picture(stem("information"), figure, information, told)
+    told = texts.load(run, router)
     yield Picture(stem("load"), expert_load(load, labels, tasks, told.title, look), load, told)
     divergence = None if tables.divergence is None else _of(tables.divergence, router)
     # Of a single name there is no other to diverge from.
@@ -56,7 +58,7 @@ def _of_router(run: Run, tables: RoutingTables, router: str, look: str) -> Itera
     if tables.switched_off is not None:
         changes = _last(_of(tables.switched_off, router), tables)
         told = texts.switched_off(run, router)
-        figure = switched_off_experts(changes, tasks, told.title, look)
+        figure = switched_off_experts(changes, tasks, _at_last(told.title, changes, tables), look)
         yield Picture(stem("switched_off"), figure, changes, told)
 
 
@@ -72,7 +74,8 @@ def token_pictures(material: Material, look: str) -> Iterator[Picture]:
             if tokens.empty:
                 continue
             told = texts.tokens(run, router)
-            figure = token_weights(tokens, tables.images, tables.tasks, told.title, look)
+            title = _at_last(told.title, tokens, tables)
+            figure = token_weights(tokens, tables.images, tables.tasks, title, look)
             stem = stem_of("tokens", run.name, router if len(tables.routers) > 1 else "")
             yield Picture(stem, figure, chosen_tokens(tokens, tables.tasks), told)
 
@@ -85,7 +88,7 @@ def feature_pictures(material: Material, look: str) -> Iterator[Picture]:
             continue
         told = feature_texts.embedding(runs, dimensions)
         tables = {
-            run.name: table[table["seed"] == table["seed"].iloc[0]]
+            run.name: table[table["seed"] == run.features.manifest["seeds"][0]]
             for run in runs
             if run.features is not None and (table := run.features.embeddings[dimensions]) is not None
         }
@@ -127,6 +130,11 @@ def _joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def _of(table: pd.DataFrame, router: str) -> pd.DataFrame:
     return table[table["router"] == router]
+
+
+def _at_last(title: str, table: pd.DataFrame, tables: RoutingTables) -> str:
+    """A title that says which checkpoint of a table with one only is shown, where the run has several."""
+    return f"{title}, {tables.labels[table['checkpoint'].iloc[0]]}" if len(tables.checkpoints) > 1 else title
 
 
 def _last(table: pd.DataFrame, tables: RoutingTables) -> pd.DataFrame:

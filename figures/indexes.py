@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from figures import palette, style
 from figures.heat import names_on
 from figures.labels import shortened
+from figures.palette import INDEX_FLOOR
 
-# An index whose denominator may have either sign has an interval without end; drawn whole it would press
-# every other bar flat. It is cut here and ends in an arrow.
-INDEX_FLOOR = -1.0
 INTERVAL_COLOUR = "#C00000"
 # Datasets from which on those and the tasks stand one above the other.
 STACKED_FROM = 21
@@ -58,7 +58,9 @@ def index_comparison(
         every_axes[0].set_ylim(bottom=max(every_axes[0].get_ylim()[0], 1.1 * INDEX_FLOOR))
         # Few ticks: those with more decimals would come after the layout had made room for shorter ones.
         every_axes[0].locator_params(axis="y", nbins=5)
-        handles = [*every_axes[0].get_legend_handles_labels()[0]]
+        handles: list[Artist] = [*every_axes[0].get_legend_handles_labels()[0]]
+        if any("index_normalised_low" in table for _, tables in panels for table in tables.values()):
+            handles.append(Line2D([], [], color=INTERVAL_COLOUR, lw=style.points(1.0), label="interval"))
         style.below(figure, [*handles, *style.task_handles(names[0], tasks)])
         style.head(figure, title)
     return figure

@@ -8,9 +8,7 @@ from matplotlib.figure import Figure
 
 from figures import palette, style
 from figures.heat import colour_bar, heat, name_square
-
-# GD is drawn on one scale in every picture, so that pictures can be compared; see the colour bar's label.
-GD_BOUND = 1.0
+from figures.palette import GD_BOUND
 
 
 def interference_heatmap(

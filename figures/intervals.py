@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from figures import palette, style
 from figures.heat import colour_bar, heat, name_square
-from figures.whiskers import Panels, dot_panels
+from figures.palette import GD_BOUND
+from figures.whiskers import Panels, cut_to, dot_panels
 
 # Names from which on a dot for every cell cannot be told from its neighbours.
 MAPS_FROM = 13
@@ -46,8 +47,7 @@ def interval_forest(
     cells = intervals[intervals["row"] != intervals["column"]]
     table = cells.rename(columns={"row": "panel", "column": "row"}).assign(sure=cells["p_value"] <= SURE)
     widest = WIDEST[measure]
-    shown = (min(table["low"].min(), table["value"].min()), max(table["high"].max(), table["value"].max()))
-    limits = (max(widest[0], shown[0] - 0.1), min(widest[1], shown[1] + 0.1)) if len(table) else widest
+    limits = cut_to(table, widest, REFERENCE[measure]) if len(table) else widest
     layout = Panels(
         panels={name: name for name in names},
         rows=names,
@@ -56,6 +56,7 @@ def interval_forest(
         reference=REFERENCE[measure],
         limits=limits,
         columns=5 if len(names) > 6 else max(2, len(names)),
+        hollow=f"not surely different from {REFERENCE[measure]:g}",
     )
     return dot_panels(table, layout, title, look)
 
@@ -74,7 +75,7 @@ def _maps(
     with style.print_style(look):
         figure = style.new_figure(style.TEXT_WIDTH, 1.8 + cells, look)
         left, right = figure.subplots(1, 2, sharey=True)
-        colours, bounds = ("RdBu", (-1.0, 1.0)) if measure == "GD" else ("Blues", (0.0, 1.0))
+        colours, bounds = ("RdBu", (-GD_BOUND, GD_BOUND)) if measure == "GD" else ("Blues", (0.0, 1.0))
         left.set_facecolor("#E8E8E8")
         heat(left, sure, colours, bounds, room)
         heat(right, width, "Greys", (0.0, float(min(np.nanmax(width), 2.0)) or 1.0), room)

@@ -17,6 +17,12 @@ TASK_COLOURS = {
 }
 OTHER_COLOUR = "#F0E442"
 
+# GD is coloured on one scale in every picture, so that pictures can be compared.
+GD_BOUND = 1.0
+# An index whose denominator may have either sign has an interval without end; drawn whole it would press every other
+# bar flat. It is cut here and ends in an arrow.
+INDEX_FLOOR = -1.0
+
 # Shades for things that are compared and are not tasks, so that no colour has two meanings.
 RUN_SHADES = ("#BDBDBD", "#4D4D4D", "#E6E6E6", "#7F7F7F", "#262626", "#D0D0D0")
 RUN_HATCHES = ("", "", "////", "....", "xxxx", "\\\\\\\\")

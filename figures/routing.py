@@ -57,6 +57,7 @@ def routing_maps(
                 image = heat(axes, table, "Blues", (0.0, top), (room, high))
                 names_on(axes, names, "y", high, tasks)
                 axes.tick_params(axis="y", labelleft=column == 0)
+                axes.tick_params(axis="both", length=0)
             _expert_ticks(grid[-1, column], experts, room)
             grid[0, column].set_title(shortened([label], 80 // len(checkpoints))[0])
         even = 1 / len(experts)
@@ -230,7 +231,7 @@ def switched_off_experts(
     layout = Panels(
         panels={expert: f"expert {expert} off" for expert in experts},
         rows=[name for names in _levels(changes, tasks).values() for name in names],
-        label="change of the loss, nats per answer token (right of 0: the expert is missed)",
+        label="change of the mean loss (right of 0: the expert is missed)",
         tasks=tasks,
         reference=0.0,
         columns=min(len(experts), 8),

@@ -35,7 +35,9 @@ def score_distribution(runs: Mapping[str, pd.DataFrame], title: str | None = Non
         _grouped(axes, runs)
         axes.set_xlabel("statistics score (0: torn, 1: all pull alike)")
         axes.set_ylabel("share of parameters")
-        style.below(figure, [*axes.get_legend_handles_labels()[0], *_null_handles()])
+        axes.set_ylim(bottom=0)
+        whose = f"nulls: {shortened(list(runs), 32)[0]} in full colour, the others pale" if len(runs) > 1 else None
+        style.below(figure, [*axes.get_legend_handles_labels()[0], *_null_handles()], whose)
         style.head(figure, title)
     return figure
 
@@ -58,10 +60,12 @@ def score_blocks(blocks: pd.DataFrame, title: str | None = None, look: str = "pa
     with style.print_style(look):
         figure = style.new_figure(style.TEXT_WIDTH, 0.9 + lines * (each + 0.2), look)
         grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-        labels = shortened(names, 100 // columns)
+        labels = shortened(names, (130 if columns > 4 else 100) // columns)
         for axes, name, label in zip(grid.ravel(), names, labels, strict=False):
             _grouped(axes, {name: blocks[blocks["block"] == name]})
             axes.set_title(label, fontsize=style.points(style.SMALLEST if columns > 4 else 7))
+        # Once all panels have said how high they are.
+        grid[0, 0].set_ylim(bottom=0)
         _show_tenths(grid, len(names))
         for axes in grid[:, 0]:
             axes.set_ylabel("share of\nparameters")
@@ -89,7 +93,6 @@ def _grouped(axes: Axes, runs: Mapping[str, pd.DataFrame]) -> None:
         axes.vlines(places, table["low"], table["high"], colors=INTERVAL_COLOUR, lw=style.points(0.9), zorder=3)
         _steps(axes, table, number)
     axes.set_xlim(-0.01, 1.01)
-    axes.set_ylim(bottom=0)
     axes.set_xticks(np.linspace(0, 1, 11))
     # Few ticks: those with more decimals would come after the layout had made room for shorter ones.
     axes.locator_params(axis="y", nbins=4)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -79,7 +80,8 @@ def feature_alignment(
         rows=["all"] * ("all" in names) + palette.order_by_task([n for n in names if n != "all"], tasks or {}),
         label="0: nothing in common, 1: the same up to rotation and scale",
         tasks=tasks,
-        limits=(0.0, 1.02),
+        # The estimate is debiased and may fall below 0.
+        limits=(min(0.0, float(np.nanmin(table[["value", "low"]])) - 0.02), 1.02),
         series=list(runs) if len(runs) > 1 else (),
     )
     return dot_panels(table.reset_index(drop=True), layout, title, look)

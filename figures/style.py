@@ -172,13 +172,14 @@ def below(figure: Figure, handles: Sequence[Artist], label: str | None = None) -
     fitting = next((count for count in range(len(handles), 1, -1) if _row(lengths, count) < room), 1)
     if label:
         label = textwrap.fill(label, int(room / (_BASE * 0.62)))
-    figure.legend(
+    legend = figure.legend(
         handles=list(handles),
         loc="outside lower center",
         ncols=fitting,
         title=label,
         fontsize=points(size),
     )
+    legend.get_title().set_multialignment("center")
 
 
 def _row(lengths: Sequence[float], columns: int) -> float:

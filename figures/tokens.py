@@ -17,6 +17,7 @@ from figures.labels import shortened
 # Images and experts that are drawn at most; the table has all.
 MOST_IMAGES = 6
 MOST_EXPERTS = 8
+MOST_EDGES = 64
 # From clear to opaque in one colour, so that the image shows through where an expert has little to do.
 _OVERLAY = LinearSegmentedColormap.from_list("weight", [(0.9, 0.35, 0.0, 0.0), (0.9, 0.35, 0.0, 0.85)])
 
@@ -104,7 +105,11 @@ def _image(axes: Axes, pixels: np.ndarray) -> None:
 def _strips(axes: Axes, tokens: pd.DataFrame, top: float) -> PolyCollection:
     left, above, right, below = (tokens[edge].to_numpy() for edge in ("left", "top", "right", "bottom"))
     corners = np.stack([left, above, right, above, right, below, left, below], axis=-1).reshape(-1, 4, 2)
-    strips = PolyCollection(list(corners), array=tokens["weight"].to_numpy(), cmap=_OVERLAY, edgecolors="none")
+    # Fine lines show where a strip ends; between many they would be all that is seen.
+    edges = (0.6, 0.6, 0.6, 0.7) if len(tokens) <= MOST_EDGES else "none"
+    strips = PolyCollection(
+        list(corners), array=tokens["weight"].to_numpy(), cmap=_OVERLAY, edgecolors=edges, linewidths=style.points(0.3)
+    )
     strips.set_clim(0, top)
     axes.add_collection(strips, autolim=False)
     return strips

@@ -9,6 +9,9 @@ from pathlib import Path
 from tugofwar.errors import UserError
 from tugofwar.storage import holds
 
+_WRITTEN = {".csv", ".json", ".safetensors"}
+_WRITTEN_FOLDERS = {"adam", "factors", "images", "recordings"}
+
 
 @contextmanager
 def replacing(folder: Path, kind: str = "recording") -> Iterator[Path]:
@@ -40,16 +43,40 @@ def replacing(folder: Path, kind: str = "recording") -> Iterator[Path]:
 
 
 def check_replaceable(folder: Path, kind: str = "recording") -> None:
-    """Raise a UserError unless ``folder`` is absent, empty, or holds a result of this kind."""
+    """Raise a UserError unless ``folder`` can be made, is empty, or holds a result of this kind and nothing else."""
     if not folder.exists():
+        _check_parent(folder.resolve())
         return
     if not folder.is_dir():
         raise UserError(f"The output {folder} is a file; name a folder.")
+    earlier = f"earlier {kind}" if kind.endswith("s") else f"an earlier {kind}"
     if any(folder.iterdir()) and not holds(folder, kind):
         raise UserError(
-            f"The output folder {folder} holds something other than an earlier {kind} and is not replaced; "
+            f"The output folder {folder} holds something other than {earlier} and is not replaced; "
             "name another folder with --out."
         )
+    for path in sorted(folder.iterdir()):
+        if not _is_written(path):
+            raise UserError(
+                f"The output folder {folder} holds {path.name} besides {earlier} and is not replaced; move "
+                f"{path.name} elsewhere, or name another folder with --out."
+            )
+
+
+def _check_parent(target: Path) -> None:
+    """What would fail after long measuring is said before it."""
+    parent = next(parent for parent in target.parents if parent.exists())
+    if not parent.is_dir():
+        raise UserError(f"The output folder {target} cannot be made, because {parent} is a file; name another folder.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"The output folder {target} cannot be made, because {parent} is read-only.")
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a command could have put this into its output, or (a hidden file) a file manager."""
+    if path.is_dir():
+        return path.name in _WRITTEN_FOLDERS
+    return path.suffix in _WRITTEN or path.name.startswith(".")
 
 
 def missing_parents(target: Path) -> list[Path]:
@@ -70,6 +97,10 @@ def _swap(temporary: Path, target: Path) -> None:
         return
     # Two renames, so that there is no moment in which the old output is half gone.
     previous = target.with_name(f"{temporary.name}.previous")
-    target.rename(previous)
-    temporary.rename(target)
-    shutil.rmtree(previous)
+    try:
+        target.rename(previous)
+        temporary.rename(target)
+    finally:
+        if previous.exists() and not target.exists():
+            previous.rename(target)
+    shutil.rmtree(previous, ignore_errors=True)

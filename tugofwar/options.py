@@ -1,4 +1,4 @@
-"""The options of ``tugofwar gradients``, with what ``--help`` says about each."""
+"""Options that several commands have, with what ``--help`` says about each."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 _SOURCE, _COST, _KEPT = "What is measured", "Time, memory and disk", "What is kept"
+# The random generators of all libraries take it, also with a few added.
+LARGEST_SEED = 2**31 - 1
 
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Run folder of a trained Uni-Med; needs --data.", rich_help_panel=_SOURCE)
@@ -44,7 +46,9 @@ Datasets = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option(min=0, help="Seed of the draw of batches and of the intervals.", rich_help_panel=_SOURCE),
+    typer.Option(
+        min=0, max=LARGEST_SEED, help="Seed of the draw of batches and of the intervals.", rich_help_panel=_SOURCE
+    ),
 ]
 WithReplacement = Annotated[
     bool,

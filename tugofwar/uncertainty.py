@@ -40,6 +40,9 @@ from tugofwar.simultaneous import (
 )
 from tugofwar.strata import Group, build_groups
 
+FEWEST = 3
+"""Batches per dataset that show any spread: every resample of two that can be used holds both, and nothing varies."""
+
 
 @dataclass(frozen=True)
 class Intervals:
@@ -55,7 +58,8 @@ class Intervals:
     copies of a batch double its bias. ``index_normalised`` is also None where the largest index is not
     reliably positive. ``sign_uncertain`` names the groups whose GD denominator, the mean leave-one-out
     product with their own direction, has an interval that spans 0: their row of GD and their index can take
-    any value, and have p-value 1.
+    any value, and have p-value 1. So do groups with a dataset of under ``FEWEST`` batches, whose spread is not
+    known at all: every cell that rests on them has p-value 1, and their GM may be anything.
     """
 
     names: tuple[str, ...]
@@ -117,26 +121,28 @@ def bootstrap_intervals(
     log_ratio_point = log_ratios(log_magnitudes(matrix, members)[np.newaxis])[0]
     sizes = np.array([group.fewest for group in members])
     fewest = np.minimum.outer(sizes, sizes)
-    uncertain = sign_uncertain(matrix, members, draws.own, level, sizes)
+    unknown = np.logical_or.outer(sizes < FEWEST, sizes < FEWEST) & ~np.eye(len(sizes), dtype=bool)
+    uncertain = sign_uncertain(matrix, members, draws.own, level, sizes) | (sizes < FEWEST)
     without_direction = Intervals(
         names=tuple(group.name for group in members),
         estimator=estimator,
         level=level,
         resamples=resamples,
         gd=None,
-        gm=_similarity_bounds(percentile_bounds(log_ratio, level, fewest)),
+        gm=_similarity_bounds(percentile_bounds(log_ratio, level, fewest), unknown),
         index=None,
         index_normalised=None,
         sign_uncertain=tuple(group.name for group, flag in zip(members, uncertain, strict=True) if flag),
-        gm_simultaneous=_similarity_bounds(simultaneous_bounds(log_ratio, log_ratio_point, level, fewest)),
-        gm_p_values=adjusted_p_values(log_ratio, log_ratio_point, 0.0, fewest),
+        gm_simultaneous=_similarity_bounds(simultaneous_bounds(log_ratio, log_ratio_point, level, fewest), unknown),
+        gm_p_values=np.where(unknown, 1.0, adjusted_p_values(log_ratio, log_ratio_point, 0.0, fewest)),
     )
     if estimator == "plugin":
         return without_direction
     gd = gradient_direction(matrix, groups, estimator, datasets)
     gm = gradient_magnitude_similarity(matrix, groups, datasets)
     noise = noise_of_ratios(ratios_by_group(matrix, members, estimator), members)
-    return _with_direction(without_direction, draws, gd, gm, noise, uncertain, fewest)
+    found = _with_direction(without_direction, draws, gd, gm, noise, uncertain, fewest)
+    return _without_certainty(found, unknown) if (sizes < FEWEST).any() else found
 
 
 def check_bootstrap(resamples: int, level: float, seed: int) -> None:
@@ -164,13 +170,16 @@ def _with_direction(
     diagonal = np.eye(len(noise), dtype=bool)
     between = np.where(diagonal, 0.0, noise)
     index = tug_of_war_index(gd, gm)
-    gd_draws = narrowed(draws.gd, gd, np.where(diagonal, 0.0, between + gd**2 * own[:, np.newaxis]))
+    # Of a ratio whose denominator may be 0 the pair noise is unknown: it follows from the ratio's size.
+    gd_noise = np.where(diagonal | uncertain[:, np.newaxis], 0.0, between + gd**2 * own[:, np.newaxis])
+    gd_draws = narrowed(draws.gd, gd, gd_noise)
     # The index less its own 1 is a sum of ratios over one denominator.
-    index_draws = narrowed(draws.index(), index, (between * gm**2).sum(axis=1) + (index - 1) ** 2 * own)
+    index_noise = (between * gm**2).sum(axis=1) + (index - 1) ** 2 * own
+    index_draws = narrowed(draws.index(), index, np.where(uncertain, 0.0, index_noise))
     return replace(
         intervals,
-        gd=percentile_bounds(gd_draws, level, fewest),
-        index=percentile_bounds(index_draws, level, fewest.min()),
+        gd=_holding(percentile_bounds(gd_draws, level, fewest), gd, uncertain[:, np.newaxis]),
+        index=_holding(percentile_bounds(index_draws, level, fewest.min()), index, uncertain),
         index_normalised=_normalised_bounds(index_draws, index, level, fewest.min()),
         gd_simultaneous=simultaneous_bounds(gd_draws, gd, level, fewest),
         gd_p_values=np.where(uncertain[:, np.newaxis] & ~diagonal, 1.0, adjusted_p_values(gd_draws, gd, 0.0, fewest)),
@@ -179,11 +188,32 @@ def _with_direction(
     )
 
 
-def _similarity_bounds(log_ratio: Bounds) -> Bounds:
-    """Bounds of ``log(m_i / m_j)`` mapped to GM, whose upper end is 1 where they span 0."""
+def _without_certainty(intervals: Intervals, unknown: NDArray[np.bool_]) -> Intervals:
+    """``intervals`` where a spread is not known: in cells of GD, and in what is made of all, the indexes."""
+    assert intervals.gd_p_values is not None
+    assert intervals.index_p_values is not None
+    return replace(
+        intervals,
+        gd_p_values=np.where(unknown, 1.0, intervals.gd_p_values),
+        index_p_values=np.ones_like(intervals.index_p_values),
+        index_normalised=None,
+    )
+
+
+def _holding(bounds: Bounds, point: Array, uncertain: NDArray[np.bool_]) -> Bounds:
+    """Bounds that hold the point where its denominator is uncertain: it may be larger than any of its replicates."""
+    return Bounds(
+        np.where(uncertain, np.minimum(bounds.low, point), bounds.low),
+        np.where(uncertain, np.maximum(bounds.high, point), bounds.high),
+    )
+
+
+def _similarity_bounds(log_ratio: Bounds, unknown: NDArray[np.bool_]) -> Bounds:
+    """Bounds of ``log(m_i / m_j)`` mapped to GM, whose upper end is 1 where they span 0; 0 to 1 where ``unknown``."""
     ends = np.stack([similarity(log_ratio.low), similarity(log_ratio.high)])
     spans_zero = (log_ratio.low <= 0) & (log_ratio.high >= 0)
-    return Bounds(ends.min(axis=0), np.where(spans_zero, 1.0, ends.max(axis=0)))
+    low, high = ends.min(axis=0), np.where(spans_zero, 1.0, ends.max(axis=0))
+    return Bounds(np.where(unknown, 0.0, low), np.where(unknown, 1.0, high))
 
 
 def _normalised_bounds(index: Array, point: Array, level: float, fewest: int) -> Bounds | None:

@@ -87,7 +87,7 @@ def working(output: Path, resume: bool = True) -> Iterator[Workspace]:
             (room / _OUTPUT).mkdir()
             yield Workspace(room)
             _swap(room, target)
-    except _Busy:
+    except Busy:
         raise
     except BaseException as error:
         _put_back(room, target)
@@ -105,7 +105,7 @@ def working(output: Path, resume: bool = True) -> Iterator[Workspace]:
     shutil.rmtree(room, ignore_errors=True)
 
 
-class _Busy(UserError):
+class Busy(UserError):
     """Somebody else's workspace, to be left alone."""
 
 
@@ -119,7 +119,7 @@ def _locked(path: Path, output: Path) -> Iterator[None]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise _Busy(
+                raise Busy(
                     f"Another process is measuring into {output}; wait for it, or choose another --out."
                 ) from None
             except OSError:

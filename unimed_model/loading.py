@@ -41,7 +41,8 @@ def open_run(folder: Path, weights: Path | None = None) -> tuple[UniMedForCondit
         with transformers_in_silence():
             model = _open_model(folder, weights, holds_bases=config.get("holds_bases", True))
             processor = UniMedProcessor.from_pretrained(folder)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    # JSON of the wrong form fails in transformers wherever it is first looked into
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"The run in {folder} cannot be opened: {' '.join(str(error).split())}") from error
     return model.eval(), processor
 

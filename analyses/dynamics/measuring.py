@@ -18,10 +18,11 @@ from analyses.dynamics.sources import RECORDINGS, Timeline, step_folders
 from analyses.dynamics.tables import Step, headlines, measure_step, normalised_everywhere, tables
 from analyses.tables import check_complete
 from tugofwar.errors import UserError
+from tugofwar.folders import check_replaceable
 from tugofwar.metrics import DEFAULT_ESTIMATOR
 from tugofwar.naming import closest
 from tugofwar.recording import Recording
-from tugofwar.storage import MANIFEST, format_of, holds, strict_json
+from tugofwar.storage import MANIFEST, format_of, strict_json
 from unimed_model.folders import replacing
 
 KIND, FORMAT_VERSION = "dynamics", 1
@@ -132,15 +133,9 @@ def write(dynamics: Dynamics, run: Path, out: Path) -> None:
 
 def check_output(out: Path) -> None:
     """Raise a UserError unless a folder is absent, empty, or holds what this module writes."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"The output {out} is a file; name a folder.")
-    if not out.exists() or {path.name for path in out.iterdir()} <= {RECORDINGS}:
-        return
-    if not holds(out, KIND):
-        raise UserError(
-            f"The output folder {out} holds something else than `tugofwar dynamics` writes and is not replaced; "
-            "name another folder with --out."
-        )
+    # A call that was killed leaves recordings alone, which are gone on from.
+    if not out.is_dir() or {path.name for path in out.iterdir()} != {RECORDINGS}:
+        check_replaceable(out, KIND)
 
 
 def _require_measures(steps: Sequence[Step], timeline: Timeline) -> None:

@@ -1,25 +1,27 @@
 """Where the recordings of a run's steps are: made during training by the callback, or now from its checkpoints."""
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from re import compile as pattern
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from analyses.measuring import Settings, TrainedRun
 from tugofwar.errors import UserError
 from tugofwar.history import HISTORY
-from tugofwar.storage import FORMAT_VERSION, MANIFEST, holds
-from tugofwar.workspace import working
+from tugofwar.storage import holds, read
+from tugofwar.workspace import Busy, working
 from unimed_model.checkpoints import checkpoints
 from unimed_model.errors import UserError as ModelError
 from unimed_model.reading import read_object
 from unimed_model.standing import RUN_FILE, is_finished
+
+if TYPE_CHECKING:
+    from unimed_model.probing import ProbeSetup
 
 CALLBACK, CHECKPOINTS = "callback", "checkpoints"
 RECORDINGS = "recordings"
@@ -79,7 +81,12 @@ def models_of(run: Path) -> dict[int, Path]:
     models = checkpoints(run)
     content = _run_file(run)
     if is_finished(content) and content.get("sessions"):
-        models.setdefault(int(content["sessions"][-1]["to_step"]), run)
+        try:
+            models.setdefault(int(content["sessions"][-1]["to_step"]), run)
+        except (TypeError, KeyError, ValueError):
+            raise UserError(
+                f"{run / RUN_FILE} does not say at which step training ended (`sessions`); it is damaged, train again."
+            ) from None
     return dict(sorted(models.items()))
 
 
@@ -101,6 +108,7 @@ def record_models(models: Mapping[int, Path], probing: TrainedRun, settings: Set
     probing.check()
     data = _data_of(probing, settings)
     steps, failures = {}, {}
+    probed: ProbeSetup | None = None
     for step, model in tqdm(models.items(), desc="checkpoints", unit="checkpoint", disable=settings.quiet):
         place = out / RECORDINGS / f"step-{step:06d}"
         try:
@@ -108,8 +116,12 @@ def record_models(models: Mapping[int, Path], probing: TrainedRun, settings: Set
             kept = (place, model / "gradients", probing.checkpoint / "gradients")
             earlier = [each for each in kept if _is_of(each, wanted)]
             if not earlier:
-                _record(replace(probing, checkpoint=model), settings, wanted, place)
+                probed = None if probed is None else _without_model(probed)
+                probed = _opened(model, probing, settings, probed)
+                _record(probed, settings, wanted, place)
             steps[step] = earlier[0] if earlier else place
+        except Busy:
+            raise
         except (UserError, ModelError) as error:
             # Another step's model may be whole, and its loss finite.
             failures[step] = str(error)
@@ -119,20 +131,40 @@ def record_models(models: Mapping[int, Path], probing: TrainedRun, settings: Set
     return Timeline(CHECKPOINTS, steps, failures, batch_size=probing.batch_size)
 
 
-def _record(source: TrainedRun, settings: Settings, metadata: Mapping[str, Any], place: Path) -> None:
+def _opened(model: Path, probing: TrainedRun, settings: Settings, earlier: "ProbeSetup | None") -> "ProbeSetup":
+    """A checkpoint with its batches: those of an earlier one, where there is one, whose data are open already."""
+    from unimed_model.data.progress import reading_quietly
+    from unimed_model.probing import load_for_probing, same_batches
+
+    if earlier is not None:
+        return same_batches(model, earlier)
+    roots, names = list(probing.data_roots), list(settings.datasets) if settings.datasets else None
+    size, repeat, skip = probing.batch_size, probing.with_replacement, probing.skip_missing
+    with reading_quietly(settings.quiet):
+        return load_for_probing(model, roots, names, settings.batches, size, settings.seed, repeat, skip)
+
+
+def _without_model(probed: "ProbeSetup") -> "ProbeSetup":
+    """The same batches; the model is let go before the next one is opened."""
+    from torch import nn
+
+    return replace(probed, model=nn.Module())
+
+
+def _record(probed: "ProbeSetup", settings: Settings, metadata: Mapping[str, Any], place: Path) -> None:
     from tugofwar.recorder import record
 
-    with source.open(settings) as study, working(place, resume=False) as room:
-        kept = {name: study.metadata[name] for name in ("missing_images",) if name in study.metadata}
+    with working(place, resume=False) as room:
+        kept = {name: probed.metadata[name] for name in ("missing_images",) if name in probed.metadata}
         recording = record(
-            study.model,
-            study.datasets,
+            probed.model,
+            probed.batches,
             settings.parameters,
             settings.batches,
             seed=settings.seed,
             progress=False,
             metadata={**metadata, **kept},
-            tasks=study.tasks,
+            tasks=probed.tasks,
             statistics=False,
             workspace=room.folder,
             resume=False,
@@ -145,13 +177,14 @@ def _is_of(folder: Path, wanted: Mapping[str, Any]) -> bool:
 
     One of ``tugofwar gradients`` does not say which files its datasets were read from, only how many samples they had.
     """
-    if not holds(folder, "recording"):
+    try:
+        manifest, _ = read(folder)
+    except UserError:  # none there, a damaged one, or one of another release
         return False
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    datasets = [*(part["name"] for part in manifest["datasets"]), *manifest["untouched"]]
-    if manifest["format_version"] != FORMAT_VERSION or sorted(datasets) != sorted(wanted["data"]):
+    datasets = [*(part.name for part in manifest.datasets), *manifest.untouched]
+    if sorted(datasets) != sorted(wanted["data"]):
         return False
-    known = manifest["metadata"]
+    known = manifest.metadata
     if "data" not in known and known.get("samples") != {name: wanted["data"][name]["samples"] for name in datasets}:
         return False
     compared = {key: value for key, value in known.items() if key not in _OF_THE_COMMAND}
@@ -183,6 +216,7 @@ def _data_of(probing: TrainedRun, settings: Settings) -> dict[str, Any]:
     """Dataset -> number of training samples and digests of the files that they are read from."""
     from unimed_model.data import DatasetSource, discover, open_source, select_sources
     from unimed_model.data.files import noting
+    from unimed_model.data.progress import reading_quietly
     from unimed_model.data.sources import skipping
     from unimed_model.data_digests import data_digests
     from unimed_model.probing import draw_batches
@@ -197,7 +231,7 @@ def _data_of(probing: TrainedRun, settings: Settings) -> dict[str, Any]:
     chosen = select_sources([source for source, _ in offered.values()], names, where)
     described = {}
     for source in chosen:
-        with noting() as noted:
+        with noting() as noted, reading_quietly(settings.quiet):
             samples = open_source(skipping(source) if probing.skip_missing else source, "train")
         # Too few are said before any model is opened.
         draw_batches(source.name, len(samples), settings.batches, size, settings.seed, repeat)
@@ -220,7 +254,9 @@ def _logged(path: Path) -> frozenset[int] | None:
 
 def _trained_with(run: Path) -> int | None:
     """Samples per batch of the recordings that ``unimed-train --probe-every`` makes: those of training."""
-    size = _run_file(run).get("settings", {}).get("training", {}).get("batch_size")
+    size: Any = _run_file(run)
+    for key in ("settings", "training", "batch_size"):
+        size = size.get(key) if isinstance(size, dict) else None
     return size if isinstance(size, int) else None
 
 

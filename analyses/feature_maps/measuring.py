@@ -16,10 +16,13 @@ from safetensors.numpy import save
 from analyses.feature_maps.sources import Passes, Source, check_samples
 from analyses.feature_maps.tables import PICTURES, alignment_table, picture_tables, sample_table, separation_table
 from analyses.tables import check_complete
+from tugofwar.errors import UserError
 from tugofwar.features.capture import STAGES, Features, capture_features, require_comparable
 from tugofwar.features.embedding import LIMITS, Components, iterations_for, perplexity_for, principal_components
+from tugofwar.features.separation import ALL
 from tugofwar.folders import check_replaceable, replacing
 from tugofwar.storage import MANIFEST, format_of, strict_json
+from unimed_model.data.progress import reading_quietly
 
 KIND = "features"
 FORMAT_VERSION = 1
@@ -73,7 +76,8 @@ def map_features(source: Source, out: Path, settings: Settings) -> FeatureMaps:
     """
     check_samples(settings.samples)
     check_replaceable(out, KIND)
-    with source.open(settings.samples, settings.datasets, settings.seed) as passes:
+    opened = source.open(settings.samples, settings.datasets, settings.seed)
+    with reading_quietly(settings.quiet), opened as passes:
         features = capture_features(
             passes.model,
             passes.datasets,
@@ -84,6 +88,7 @@ def map_features(source: Source, out: Path, settings: Settings) -> FeatureMaps:
             progress=not settings.quiet,
         )
         passes = replace(passes, tasks={name: task for name, task in passes.tasks.items() if name in features.datasets})
+        _require_names((*features.datasets, *passes.tasks.values()))
         require_comparable(features, FEWEST)
         found = _found(features, passes, settings)
     for file, frame in found.tables.items():
@@ -94,6 +99,13 @@ def map_features(source: Source, out: Path, settings: Settings) -> FeatureMaps:
         (folder / "features.safetensors").write_bytes(save(dict(features.stages)))
         (folder / MANIFEST).write_text(strict_json(found.manifest), encoding="utf-8")
     return found
+
+
+def _require_names(names: Sequence[str]) -> None:
+    if ALL in names:
+        raise UserError(
+            f"A dataset or task is called {ALL!r}, which is what the tables call all samples together; rename it."
+        )
 
 
 def _found(features: Features, passes: Passes, settings: Settings) -> FeatureMaps:

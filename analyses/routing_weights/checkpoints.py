@@ -9,6 +9,7 @@ from typing import Any
 from tugofwar.errors import UserError
 
 END = "final"
+_RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,19 @@ def chosen_checkpoints(folders: Sequence[Path]) -> list[Checkpoint]:
     return found
 
 
+def run_of(folders: Sequence[Path]) -> Path:
+    """Where what is said of these folders belongs: in a single one itself, of several in the run of the last.
+
+    Args:
+        folders: run folders, or checkpoint folders in them, at least one.
+    """
+    last = folders[-1]
+    inside = not (last / _RUN_FILE).is_file() and (last.resolve().parent / _RUN_FILE).is_file()
+    return last.parent if len(folders) > 1 and inside else last
+
+
 def _checkpoint(folder: Path) -> Checkpoint:
-    run = _read(folder / "run.json")
+    run = _read(folder / _RUN_FILE)
     if run is not None:
         step = _setting(run, "steps")
         return Checkpoint(folder, END, "end" if step is None else f"end (step {step})", step)
@@ -75,16 +87,18 @@ def _checkpoint(folder: Path) -> Checkpoint:
 def _with_run(checkpoint: Checkpoint) -> Checkpoint:
     """The same, told from checkpoints of other runs by its run's name."""
     folder = checkpoint.folder.resolve()
-    run = folder.name if (folder / "run.json").is_file() else folder.parent.name
+    run = folder.name if (folder / _RUN_FILE).is_file() else folder.parent.name
     return replace(checkpoint, name=f"{run}/{checkpoint.name}", label=f"{run}, {checkpoint.label}")
 
 
 def _warmup_steps(run: Path) -> int | None:
-    return _setting(_read(run / "run.json") or {}, "warmup_steps")
+    return _setting(_read(run / _RUN_FILE) or {}, "warmup_steps")
 
 
 def _setting(run: dict[str, Any], key: str) -> int | None:
-    value = run.get("settings", {}).get("training", {}).get(key)
+    value: Any = run
+    for name in ("settings", "training", key):
+        value = value.get(name) if isinstance(value, dict) else None
     return value if isinstance(value, int) else None
 
 

@@ -1,7 +1,8 @@
 """Where on an image each visual token lies, and how its weight is divided: a few images of every dataset."""
 
 import random
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from unimed_model.probing import ProbeBatches
 
 PER_DATASET = 2
 ROUTER = "connector.router"
+# Characters of a dataset's name in its files' names: four bytes each still make a name that file systems take.
+_LONGEST = 60
 
 
 @dataclass(frozen=True)
@@ -26,33 +29,46 @@ class Picture:
 
     Attributes:
         dataset: its dataset.
-        number: 0, 1 … within the dataset.
+        file: its file's name, as no other picture's.
         batch: the model's inputs of this one sample.
         pixels: (height, width, 3) as the model saw them, 8 bits.
     """
 
     dataset: str
-    number: int
+    file: str
     batch: Mapping[str, Any]
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
-
-    @property
-    def file(self) -> str:
-        """Its file's name."""
-        return f"{self.dataset}-{self.number}.png"
 
 
 def chosen_pictures(batches: Mapping[str, ProbeBatches], seed: int) -> list[Picture]:
     """A few different images of every dataset, among those that were passed; none whose licence forbids passing it on.
 
+    Strips without their image say nothing of where a token lies, so that such a dataset has no tokens either.
+
     Args:
         batches: by dataset.
         seed: of the choice, together with the dataset's name.
     """
-    return [picture for name, each in batches.items() for picture in _of_dataset(name, each, seed)]
+    stems = file_stems(batches)
+    return [picture for name, each in batches.items() for picture in _of_dataset(name, stems[name], each, seed)]
 
 
-def _of_dataset(name: str, batches: ProbeBatches, seed: int) -> Iterator[Picture]:
+def file_stems(datasets: Iterable[str]) -> dict[str, str]:
+    """Beginning of the names of every dataset's files: safe in any file system, no two alike in any spelling."""
+    stems: dict[str, str] = {}
+    taken = set()
+    for name in datasets:
+        # A leading dot would hide the file.
+        plain = re.sub(r"[^\w.-]+", "-", name)[:_LONGEST].lstrip(".") or "dataset"
+        stem, number = plain, 2
+        while stem.casefold() in taken:
+            stem, number = f"{plain}_{number}", number + 1
+        taken.add(stem.casefold())
+        stems[name] = stem
+    return stems
+
+
+def _of_dataset(name: str, stem: str, batches: ProbeBatches, seed: int) -> Iterator[Picture]:
     rows = sorted({index for row in batches.rows for index in row})
     random.Random(f"{seed}/{name}/pictures").shuffle(rows)
     seen: set[str | None] = set()
@@ -63,7 +79,8 @@ def _of_dataset(name: str, batches: ProbeBatches, seed: int) -> Iterator[Picture
         if sample.image_source is None or sample.restricted or sample.image_id in seen:
             continue
         batch = batches.collator([sample])
-        yield Picture(name, len(seen), batch, _as_seen(batch["pixel_values"][0], batches.collator.processor))
+        pixels = _as_seen(batch["pixel_values"][0], batches.collator.processor)
+        yield Picture(name, f"{stem}-{len(seen)}.png", batch, pixels)
         seen.add(sample.image_id)
 
 
@@ -107,7 +124,7 @@ def _rows(picture: Picture, task: str, edges: Mapping[str, Any], weights: Any) -
             "router": ROUTER,
             "dataset": picture.dataset,
             "task": task,
-            "image": picture.number,
+            "image": picture.file,
             "token": np.repeat(np.arange(tokens), experts),
             **{edge: np.repeat(values, experts) for edge, values in edges.items()},
             "expert": np.tile(np.arange(experts), tokens),

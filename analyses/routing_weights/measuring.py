@@ -26,6 +26,7 @@ from tugofwar.routing.outputs import LOGITS
 from tugofwar.routing.recorder import RouterRecord, RoutingRecord, record_routing
 from tugofwar.storage import MANIFEST, format_of, strict_json
 from tugofwar.study import Study
+from unimed_model.data.progress import reading_quietly
 from unimed_model.lora_moe import LoraMoELinear
 from unimed_model.modeling import UniMedForConditionalGeneration
 from unimed_model.probing import ProbeBatches
@@ -99,7 +100,8 @@ def measure_routing(source: Runs | OwnModel, out: Path, settings: Settings) -> R
     settings.check()
     check_replaceable(out, KIND)
     probed = []
-    with closing(source.studies(Draw(settings.batches, settings.datasets, settings.seed))) as studies:
+    draw = Draw(settings.batches, settings.datasets, settings.seed)
+    with reading_quietly(settings.quiet), closing(source.studies(draw)) as studies:
         for checkpoint, study in studies:
             probed.append(_probe(checkpoint, study, settings))
             _require_same_routers(probed[0], probed[-1])
@@ -119,7 +121,7 @@ def measure_routing(source: Runs | OwnModel, out: Path, settings: Settings) -> R
 def _probe(checkpoint: Checkpoint, study: Study, settings: Settings) -> _Probed:
     top_k, datasets = settings.top_k, study.datasets
     if isinstance(study.model, UniMedForConditionalGeneration):
-        top_k = _top_k_of(study.model, settings)
+        top_k = _top_k_of(study.model, checkpoint, settings)
         datasets = {
             name: EncodedBatches(study.model, source) if isinstance(source, ProbeBatches) else source
             for name, source in study.datasets.items()
@@ -136,6 +138,11 @@ def _probe(checkpoint: Checkpoint, study: Study, settings: Settings) -> _Probed:
         top_k=top_k,
         switching=settings.switching,
     )
+    if settings.top_k is not None and all(router.gives != LOGITS for router in record.routers):
+        router = record.routers[0]
+        raise UserError(
+            f"--top-k is for routers that give logits, but {router.name} gives {router.gives}; leave it out."
+        )
     frames = routing_tables(record, settings.seed)
     pictures = _pictures(study, record, settings.seed)
     if pictures:
@@ -144,7 +151,7 @@ def _probe(checkpoint: Checkpoint, study: Study, settings: Settings) -> _Probed:
     return _Probed(checkpoint, record, frames, pictures, metadata)
 
 
-def _top_k_of(model: UniMedForConditionalGeneration, settings: Settings) -> int | None:
+def _top_k_of(model: UniMedForConditionalGeneration, checkpoint: Checkpoint, settings: Settings) -> int | None:
     """How many experts a Uni-Med's routers keep of their logits; its connector's router gives weights itself.
 
     Raises:
@@ -156,8 +163,8 @@ def _top_k_of(model: UniMedForConditionalGeneration, settings: Settings) -> int 
     routers = [*_connector_router(model), *lora]
     if not routers:
         raise UserError(
-            "The model has no router: its connector is no mixture of experts, and its LLM has no LoRA-MoE; train one "
-            "with connector.kind=cmoe."
+            f"The model in {checkpoint.folder} has no router: its connector is no mixture of experts, and its LLM has "
+            "no LoRA-MoE; train one with connector.kind=cmoe."
         )
     for name in find_routers(model, settings.router):
         if name not in routers:

@@ -76,7 +76,7 @@ def scores(tables: DifferenceTables, level: str) -> Explanation:
             f"Differences of the shares of parameters by statistics score (equation 5) between {level}s; single "
             f"intervals. {_sampling(tables)}"
         ),
-        warnings=tuple(_warnings(tables, level)),
+        warnings=tuple(_sampling_warnings(tables)),
     )
 
 
@@ -207,20 +207,26 @@ def _batches(tables: DifferenceTables) -> list[int]:
 
 
 def _warnings(tables: DifferenceTables, level: str) -> list[str]:
+    """Those of ``_sampling_warnings``, and denominators of GD that may have either sign."""
+    names = set(tables.index[level]["name"]) if level in tables.index else set()
+    # The manifest lists datasets and tasks together.
+    uncertain = [name for name in dict.fromkeys(tables.manifest.get("sign_uncertain") or []) if name in names]
+    if not uncertain:
+        return _sampling_warnings(tables)
+    return [
+        *_sampling_warnings(tables),
+        f"The sign of the denominator of {named(uncertain)} is uncertain in {tables.a} or {tables.b}: nothing is said "
+        "of changes of rows of GD and of indexes there.",
+    ]
+
+
+def _sampling_warnings(tables: DifferenceTables) -> list[str]:
     manifest = tables.manifest
     warnings = few_batches(_batches(tables)[0], f"{tables.a} or {tables.b}")
     if not manifest["paired"]:
         warnings.append(
             f"Runs {tables.a} and {tables.b} were probed with different batches: intervals are wider than a paired "
             "comparison would give."
-        )
-    names = set(tables.index[level]["name"]) if level in tables.index else set()
-    # The manifest lists datasets and tasks together.
-    uncertain = [name for name in dict.fromkeys(manifest.get("sign_uncertain") or []) if name in names]
-    if uncertain:
-        warnings.append(
-            f"The sign of the denominator of {named(uncertain)} is uncertain in {tables.a} or {tables.b}: nothing is "
-            "said of changes of their rows of GD and of their indexes."
         )
     missing = [str(name) for name in manifest.get("left_out") or []]
     if missing:

@@ -28,7 +28,7 @@ def index(run: Run, level: str) -> Explanation:
         reading=(
             f"Each line follows one {level} through training: above 1 the other {level}s help it on balance, below 1 "
             "they get in its way. "
-            "Bands are intervals at each step; compare steps only where bands are clearly apart."
+            "Intervals hold at each step alone; compare steps only where they are clearly apart."
         ),
         finding=_index_finding(run, level),
         caption=f"Tug-of-war index (equation 4) of every {level} over steps, run {run.name}. {_sampling(tables)}",
@@ -49,7 +49,7 @@ def gd(run: Run, level: str) -> Explanation:
         reading=(
             f"Each line follows one pair: how much the update of one {level} helps another (above 0) or harms it "
             "(below 0), relative to the other's own update. "
-            "Lines that cross 0 with wide bands say nothing; look for bands that stay on one side."
+            "A line says something only where its interval, which the table has at every step, leaves out 0."
         ),
         finding=_gd_finding(run, level),
         caption=f"GD (equation 2) between {level}s over steps, run {run.name}. {_sampling(tables)}",
@@ -71,8 +71,8 @@ def routing(run: Run) -> Explanation:
     return Explanation(
         title=f"{run.name}: routing weights over training",
         reading=(
-            "Each panel is one task and each line one expert: the share of the weight that the router gave it since "
-            "the step before. "
+            "For one task, each line is one expert: the share of the weight that the router gave it since the step "
+            "before. "
             "Lines that spread apart mean that the task settles on some experts, and lines that stay together mean "
             "that it uses all alike."
         ),
@@ -81,6 +81,31 @@ def routing(run: Run) -> Explanation:
             f"Mean routing weights of every expert by task over steps, run {run.name}, as logged on the batches of "
             f"training; without intervals.{images}"
         ),
+    )
+
+
+def loss(run: Run) -> Explanation:
+    """Text beside the loss of every dataset over steps; it has no intervals.
+
+    Args:
+        run: with dynamics tables that have losses.
+    """
+    tables = dynamics_of(run)
+    return Explanation(
+        title=f"{run.name}: loss over training",
+        reading=(
+            "Each line is the loss of one dataset: lower is better, and one that rises while others fall pays for "
+            "them. "
+            "Levels depend on how hard answers are to guess, so compare a line with itself and not with others."
+        ),
+        finding=None,
+        caption=(
+            f"Mean loss over the probed batches of every dataset, run {run.name}; without intervals. "
+            f"{counted(len(_steps(tables)), 'step')} from {_steps(tables)[0]:,} to {_steps(tables)[-1]:,}; "
+            f"{batches_text(str(tables.manifest['batches']), tables.manifest.get('batch_size'))}, the same at "
+            "every step."
+        ),
+        warnings=tuple(_warnings(run.name, tables)),
     )
 
 

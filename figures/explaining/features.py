@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from figures.explaining.sampling import not_touching
+from figures.explaining.sampling import not_reaching
 from figures.explaining.sentences import counted, interval, named, number, percent, percent_interval, within
 from figures.explaining.support import judge
 from figures.explanation import Explanation
@@ -13,7 +13,7 @@ from figures.tables.runs import Run
 
 STAGES = ("before", "after")
 FEW_SAMPLES = 30
-"""Under this many samples per dataset the bootstrap over samples is rough."""
+"""Under this many samples per dataset the jackknife over samples is rough."""
 STEADY = 0.5
 """Pictures of two seeds that share fewer of the nearest neighbours than this are not to be read in detail."""
 
@@ -66,12 +66,12 @@ def alignment(runs: Sequence[Run]) -> Explanation:
         title=f"How much of the geometry {module_of(runs)} keeps",
         reading=(
             f"Linear CKA is 1 when the features after {module_of(runs)} are those before it up to rotation and scale, "
-            "and near 0 when nothing of their arrangement is left. "
+            "and about 0 when nothing of their arrangement is left; chance may take it a little below. "
             "It says how much was rearranged, not whether tasks became easier to tell apart."
         ),
         finding=_alignment_finding(runs),
         caption=(
-            f"Linear CKA between features before and after {_modules(runs)}, of {_names(runs)}. "
+            f"Linear CKA (debiased) between features before and after {_modules(runs)}, of {_names(runs)}. "
             f"{' '.join(_sampled(run) for run in runs)}"
         ),
         warnings=tuple(text for run in runs for text in _sample_warnings(run)),
@@ -194,12 +194,8 @@ def _sampled(run: Run) -> str:
         parts.append(str(manifest["pooling"]))
     if "neighbours" in manifest:
         parts.append(f"{manifest['neighbours']} neighbours")
-    parts.append(
-        f"{manifest['interval_level']:.0%} intervals by "
-        f"{manifest.get('interval', 'bootstrap over samples within datasets')}"
-        + (f" ({manifest['resamples']:,} resamples)" if "resamples" in manifest and "interval" not in manifest else "")
-    )
-    return "; ".join(parts) + "." + not_touching(manifest.get("untouched") or [])
+    parts.append(f"{manifest['interval_level']:.0%} intervals by {manifest['interval']}, leaving out one at a time")
+    return "; ".join(parts) + "." + not_reaching(manifest.get("untouched") or [], "the module")
 
 
 def _samples(samples: dict[str, int]) -> str:
@@ -212,7 +208,9 @@ def _samples(samples: dict[str, int]) -> str:
 
 def _drawn(run: Run, dimensions: int) -> str:
     shown, of = _points(run, dimensions)
-    return f"Run {run.name}: {shown:,} of {of:,} samples drawn; {_settings(run)}."
+    seeds = features_of(run).manifest["seeds"]
+    which = f"; drawn is seed {seeds[0]} where no other is chosen" if len(seeds) > 1 else ""
+    return f"Run {run.name}: {shown:,} of {of:,} samples drawn; {_settings(run)}{which}."
 
 
 def _settings(run: Run) -> str:

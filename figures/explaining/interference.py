@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import pandas as pd
 
 from figures.explaining.sampling import few_batches, gradient_sampling, gradient_warnings
-from figures.explaining.sentences import counted, interval, most_clearly, within
+from figures.explaining.sentences import counted, interval, most_clearly, number, within
 from figures.explaining.support import Case, Support, judge
 from figures.explanation import Explanation
+from figures.palette import GD_BOUND, INDEX_FLOOR
 from figures.tables.gradients import GradientTables
 
 _PAIR = ("row", "column")
+_EQUATIONS = {"GD": 2, "GM": 3}
+_NULLS = {"GD": 0, "GM": 1}
 
 
 def heatmap(run: GradientTables, level: str) -> Explanation:
@@ -22,9 +25,9 @@ def heatmap(run: GradientTables, level: str) -> Explanation:
     """
     caption = (
         f"Interference between {level}s in run {run.name}. Left: gradient direction GD (equation 2; 1 means that the "
-        "column's update helps the row as much as the row's own, negative that it harms it; cells beyond the ends of "
-        "the colour bar take its last colour). Right: gradient magnitude "
-        f"similarity GM (equation 3). {gradient_sampling(run)} Intervals are in the table beside the picture."
+        "column's update helps the row as much as the row's own, negative that it harms it; colours end at "
+        f"±{GD_BOUND:g}, numbers do not). Right: gradient magnitude similarity GM (equation 3). "
+        f"{gradient_sampling(run)} Intervals are in the table beside the picture."
     )
     return Explanation(
         title=f"{run.name}: interference between {level}s",
@@ -40,28 +43,30 @@ def heatmap(run: GradientTables, level: str) -> Explanation:
     )
 
 
-def intervals(run: GradientTables, level: str) -> Explanation:
+def intervals(run: GradientTables, level: str, measure: str = "") -> Explanation:
     """Text beside the cells of GD and GM with their single and simultaneous intervals.
 
     Args:
         run: gradient tables.
         level: ``dataset`` or ``task``.
+        measure: ``GD`` or ``GM``; empty for both.
     """
+    what = f"{measure} (equation {_EQUATIONS[measure]})" if measure else "GD (equation 2) and GM (equation 3)"
+    null = f"{_NULLS[measure]}" if measure else "0 (GD) or 1 (GM)"
     caption = (
-        f"Every cell of GD (equation 2) and GM (equation 3) between {level}s in run {run.name}, with the "
-        f"{run.interval_level:.0%} interval of this cell alone and the wider one that covers all cells of the table "
-        f"together. {gradient_sampling(run)}"
+        f"Every cell of {what} between {level}s in run {run.name}, with the {run.interval_level:.0%} interval of this "
+        f"cell alone and the wider one that covers all cells of the table together. {gradient_sampling(run)}"
     )
     return Explanation(
-        title=f"{run.name}: how sure each pair of {level}s is",
+        title=f"{run.name}: how sure each pair of {level}s is" + (f" ({measure})" if measure else ""),
         reading=(
             "Every pair has two intervals, a narrow one for this pair alone and a wide one that holds for all pairs of "
             "the table at once. "
-            "Only where the wide one leaves out 0 (GD) or 1 (GM) is the effect sure among so many pairs; elsewhere "
-            "help, harm and nothing are all still possible."
+            f"Only where the wide one leaves out {null} is the effect sure among so many pairs; elsewhere it may go "
+            "either way or be nothing."
         ),
-        finding=_magnitude_finding(run, level),
-        caption=caption + _dagger(run, level),
+        finding=_pairs_finding(run, level) if measure == "GD" else _magnitude_finding(run, level),
+        caption=caption + ("" if measure == "GM" else _dagger(run, level)),
         warnings=tuple(gradient_warnings(run, level)),
     )
 
@@ -71,16 +76,16 @@ def indexes(runs: Sequence[GradientTables]) -> Explanation:
     names = ", ".join(run.name for run in runs)
     caption = (
         f"Tug-of-war indexes (equation 4) divided by the largest of the same run, for {names}. "
-        f"{gradient_sampling(runs[0])} Error bars are single {runs[0].interval_level:.0%} intervals; an arrow at its "
-        "end means that a bar goes on, to the end given in the table."
+        f"{gradient_sampling(runs[0])} Error bars are single {runs[0].interval_level:.0%} intervals; one that goes on "
+        f"below {number(INDEX_FLOOR, 0)} is cut there and ends in an arrow, and the table has its end."
     )
     return Explanation(
         title="Tug-of-war indexes",
         reading=(
             "A bar is the index of one dataset or task divided by the largest of the same run, which therefore stands "
             "at 1. "
-            "Where a shared step serves all alike, bars are of one height; a low bar is served little compared with "
-            "the best, and a negative one is harmed."
+            "Where a shared step serves all alike, all bars are equally long; what has a short one is served little "
+            "compared with the best, and what has a negative one is harmed."
         ),
         finding=_index_finding(runs),
         caption=caption,

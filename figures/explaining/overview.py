@@ -65,13 +65,15 @@ def _routing(run: Run) -> Iterator[Entry]:
     if run.routing is None:
         return
     optional: list[tuple[str, object, Callable[[Run, str], Explanation]]] = [
+        ("routing", run.routing.information, routing.information),
+        ("routing", run.routing.weights, routing.weights),
+        ("routing", run.routing.measures, routing.measures),
+        ("routing", run.routing.load, routing.load),
         ("routing", run.routing.divergence, routing.divergence),
         ("routing", run.routing.switched_off, routing.switched_off),
         ("tokens", run.routing.tokens, routing.tokens),
     ]
     for router in run.routing.routers:
-        yield "routing", routing.measures(run, router)
-        yield "routing", routing.weights(run, router)
         for kind, table, explain in optional:
             if table is not None:
                 yield kind, explain(run, router)

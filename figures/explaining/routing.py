@@ -4,7 +4,7 @@ from math import log2
 
 import pandas as pd
 
-from figures.explaining.sampling import not_touching
+from figures.explaining.sampling import not_reaching
 from figures.explaining.sentences import counted, interval, named, number, p_value, within
 from figures.explaining.support import Case, Support, judge, widened, widening_apart
 from figures.explanation import Explanation
@@ -38,28 +38,76 @@ def weights(run: Run, router: str) -> Explanation:
 
 
 def measures(run: Run, router: str) -> Explanation:
-    """Text beside entropies, load and mutual information.
+    """Text beside the entropies.
 
     Args:
         run: with routing tables.
         router: name of the router.
     """
     tables = routing_of(run)
-    level = level_of(tables)
     return Explanation(
         title=f"{run.name}: how evenly and how decidedly {router} routes",
         reading=(
-            "Both entropies are 1 when weight is spread evenly over all experts and 0 when it sits on one: that of the "
-            "mean weights tells whether all experts are used, that of single tokens whether each token is decided. "
-            f"The mutual information is how many bits the expert tells about the {level}, to be read against the line "
-            "that shuffled labels reach by chance."
+            "Both entropies are 1 when weight is spread evenly over all experts and 0 when it sits on one. "
+            "That of the mean weights tells whether all experts are used, that of single tokens whether each token is "
+            "decided: both high means that the experts are hardly told apart, the first high and the second low that "
+            "each works on tokens of its own."
+        ),
+        finding=None,
+        caption=(
+            "Entropy of the mean weights, and mean over tokens of that of their weights, both divided by the logarithm "
+            f"of the number of experts, router {router} of run {run.name}. {_sampling(tables)}"
+        ),
+        warnings=tuple(_warnings(run, router)),
+    )
+
+
+def load(run: Run, router: str) -> Explanation:
+    """Text beside the share of tokens that each expert leads.
+
+    Args:
+        run: with routing tables.
+        router: name of the router.
+    """
+    tables = routing_of(run)
+    return Explanation(
+        title=f"{run.name}: how many tokens each expert of {router} leads",
+        reading=(
+            "The load of an expert is the share of tokens whose largest weight it has, so that the loads of one "
+            f"{level_of(tables)} sum to 1 over the experts. "
+            "An expert without load may still have weight, as the second choice of many tokens; one that is dead has "
+            "hardly any of either."
+        ),
+        finding=None,
+        caption=(
+            f"Share of tokens whose largest weight each expert has, router {router} of run {run.name}. "
+            f"{_sampling(tables)} Dead: less than a hundredth of a fair share of the weight."
+        ),
+        warnings=tuple(_warnings(run, router)),
+    )
+
+
+def information(run: Run, router: str) -> Explanation:
+    """Text beside the mutual information of task and expert.
+
+    Args:
+        run: with routing tables that have mutual information.
+        router: name of the router.
+    """
+    tables = routing_of(run)
+    level = level_of(tables)
+    return Explanation(
+        title=f"{run.name}: how much the expert of {router} tells about the {level}",
+        reading=(
+            f"Mutual information is how many bits the expert of a token tells about its {level}: 0 when all {level}s "
+            "are routed alike. "
+            "Chance alone lifts it above 0, so it is to be read against its mark for shuffled labels, which only one "
+            "shuffle in twenty exceeds."
         ),
         finding=_information_finding(run, router),
         caption=(
-            "Entropies divided by the logarithm of the number of experts, share of tokens led by each expert, and "
-            f"mutual information of label and expert in bits, router {router} of run {run.name}. {_sampling(tables)} "
-            "Mutual information: each label counts the same; the null is the 95% point under labels shuffled between "
-            "samples."
+            f"Mutual information of label and expert in bits, router {router} of run {run.name}. {_sampling(tables)} "
+            "Each label counts the same; the null is the 95% point under labels shuffled between samples."
         ),
         warnings=tuple(_warnings(run, router)),
     )
@@ -107,14 +155,14 @@ def switched_off(run: Run, router: str) -> Explanation:
     return Explanation(
         title=f"{run.name}: what switching off an expert of {router} costs",
         reading=(
-            f"Each cell is how much a {level}'s loss rises when one expert's weight is set to 0 and the others are "
+            f"Each number is how much a {level}'s loss rises when one expert's weight is set to 0 and the others are "
             "scaled up to make up for it. "
             f"Near 0 the expert is not missed by that {level}, and below 0 the {level} does better without it."
         ),
         finding=_switched_off_finding(run, router),
         caption=(
-            f"Change of the loss with one expert of router {router} switched off, run {run.name}.{batches} "
-            f"{_sampling(tables)}"
+            f"Change of the mean loss (of Uni-Med in nats per answer token) with one expert of router {router} "
+            f"switched off, run {run.name}.{batches} {_sampling(tables, 'batches')}"
         ),
         warnings=tuple(_warnings(run, router)),
     )
@@ -141,8 +189,9 @@ def tokens(run: Run, router: str) -> Explanation:
         ),
         finding=None,
         caption=(
-            f"Per-token weights of router {router} of run {run.name} on {counted(shown, 'image')}; images whose "
-            f"licence forbids passing them on are not shown. {_sampling(tables)}"
+            f"Per-token weights of router {router} of run {run.name} on {counted(shown, 'image')}, in colours that "
+            "begin at 0; without intervals. Datasets without images, and those whose licence forbids passing them on, "
+            f"have none here.{_checkpoints(tables)}"
         ),
         warnings=(
             f"{counted(shown, 'image')} of run {run.name} illustrate the routing and prove nothing about the others.",
@@ -313,10 +362,10 @@ def _range(numbers: pd.Series) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _sampling(tables: RoutingTables) -> str:
+def _sampling(tables: RoutingTables, drawn: str = "samples") -> str:
+    """Checkpoints, sample sizes and intervals; ``drawn`` are what the bootstrap draws."""
     manifest = tables.manifest
-    checkpoints = [_checkpoint(tables.labels[entry["name"]], entry.get("step")) for entry in manifest["checkpoints"]]
-    parts = [f"Checkpoints: {', '.join(checkpoints)}"]
+    parts = [_checkpoints(tables).strip().rstrip(".")]
     samples = manifest.get("samples") or {}
     if samples:
         text = f"{_range(pd.Series(list(samples.values())))} samples per dataset"
@@ -325,12 +374,17 @@ def _sampling(tables: RoutingTables) -> str:
             text += f", {int(everything['tokens'].max()):,} tokens in all"
         parts.append(text)
     parts.append(
-        f"{_interval_level(tables):.0%} intervals by bootstrap over samples within datasets"
+        f"{_interval_level(tables):.0%} intervals by bootstrap over {drawn} within datasets"
         + (f" ({manifest['resamples']:,} resamples)" if "resamples" in manifest else "")
     )
     if "seed" in manifest:
         parts.append(f"seed {manifest['seed']}")
-    return "; ".join(parts) + "." + not_touching(manifest.get("untouched") or [])
+    return "; ".join(parts) + "." + not_reaching(manifest.get("untouched") or [], "the router")
+
+
+def _checkpoints(tables: RoutingTables) -> str:
+    steps = {entry["name"]: entry.get("step") for entry in tables.manifest["checkpoints"]}
+    return f" Checkpoints: {', '.join(_checkpoint(label, steps[name]) for name, label in tables.labels.items())}."
 
 
 def _checkpoint(label: str, step: int | None) -> str:

@@ -1,6 +1,6 @@
 """What captions and warnings of one recording of gradients have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from figures.explaining.sentences import counted, named
 from figures.tables.gradients import GradientTables
@@ -72,6 +72,11 @@ def left_out_images(missing: Mapping[str, int] | None) -> str:
 def not_touching(names: list[str] | tuple[str, ...]) -> str:
     """The sentence on datasets without a gradient on the parameters, or nothing."""
     return f" Not touching the selected parameters, hence not shown: {', '.join(names)}." if names else ""
+
+
+def not_reaching(names: Sequence[str], module: str) -> str:
+    """The sentence on datasets of which nothing reaches a module, or nothing."""
+    return f" Not reaching {module}, hence not shown: {', '.join(names)}." if names else ""
 
 
 def _left_out(run: GradientTables) -> str:

@@ -50,8 +50,8 @@ def blocks(run: GradientTables, level: str) -> Explanation:
     return Explanation(
         title=f"{run.name}: statistics scores by block, {level}s",
         reading=(
-            "Each row is one block of parameters, cut into the tenths of the statistics score: the further its weight "
-            f"lies to the right, the more the {level}s agree on its parameters. "
+            "Each block of parameters is cut into the tenths of the statistics score: the larger the share near 1, the "
+            f"more the {level}s agree on its parameters. "
             "Blocks differ in noise too, so a block is to be read against its own null, not only against its "
             "neighbours."
         ),

@@ -7,7 +7,18 @@ from typing import Any
 
 from figures.tables.runs import Material, Run
 
-# Facts of run.json that a reader looks for first; the rest follows as it is.
+# Facts of run.json that a reader looks for first, and what they are called; all follow as they are.
+FIRST = {
+    "settings.connector.kind": "connector",
+    "settings.connector.router": "router",
+    "settings.connector.strategy": "routed by",
+    "settings.connector.num_experts": "experts",
+    "parameters.connector": "parameters of the connector",
+    "settings.training.steps": "training steps",
+    "settings.training.batch_size": "training batch size",
+    "settings.training.peak_learning_rate": "peak learning rate",
+    "seed": "training seed",
+}
 QUESTIONS = {
     "gradients": "gradients",
     "routing": "routing weights",
@@ -30,18 +41,20 @@ class About:
 
     Attributes:
         name: of the run.
+        glance: what a reader looks for first.
         missing: what was not measured of it.
-        groups: its facts.
+        groups: all its facts.
     """
 
     name: str
+    glance: tuple[tuple[str, str], ...]
     missing: tuple[str, ...]
     groups: tuple[Facts, ...]
 
 
 def about_runs(material: Material) -> list[About]:
     """The facts of every run."""
-    return [About(run.name, tuple(_missing(run)), tuple(_groups(run))) for run in material.runs]
+    return [About(run.name, tuple(_glance(run)), tuple(_missing(run)), tuple(_groups(run))) for run in material.runs]
 
 
 def differing_warnings(material: Material) -> list[str]:
@@ -62,6 +75,23 @@ def differing_warnings(material: Material) -> list[str]:
     if unfinished:
         found.append(f"Training did not end by itself: {', '.join(unfinished)}.")
     return found
+
+
+def _glance(run: Run) -> Iterator[tuple[str, str]]:
+    """Of run.json what is set, and of the gradients how they were measured."""
+    known = dict(_flat(run.about))
+    routed = known.get("settings.connector.kind") == "cmoe"
+    for key, name in FIRST.items():
+        of_router = key.startswith("settings.connector.") and not key.endswith(".kind")
+        if known.get(key, "null") != "null" and (routed or not of_router):
+            yield name, f"{int(known[key]):,}" if known[key].isdigit() else known[key]
+    if run.gradients is not None:
+        yield "probed parameters", str(run.gradients.metadata.get("parameters", "all selected"))
+        counts = [int(number) for number in run.gradients.batches]
+        each = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+        yield "probed batches per dataset", each
+        yield "datasets", f"{len(run.gradients.levels['dataset'].gd):,}"
+        yield "estimator", run.gradients.estimator
 
 
 def _missing(run: Run) -> Iterator[str]:

@@ -61,9 +61,10 @@ class Picture:
     Attributes:
         name: of the picture in links and files, such as ``routing-weights``.
         pickers: what can be chosen; choices that differ in nothing are not shown.
-        views: one per choice that there is; the first is shown first.
+        views: one per choice that there is, in the order of the pickers' choices.
         images: data URIs by name.
         notes: what the page itself has to say about it, such as what was left out for its size.
+        first: number of the view that is shown first.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Picture:
     views: Sequence[View]
     images: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    first: int = 0
 
 
 class Table:
@@ -205,6 +207,7 @@ def _encoded_picture(
         "name": picture.name,
         "pickers": list(picture.pickers),
         "views": views,
+        "first": picture.first,
         "texts": texts.content,
         "images": dict(picture.images),
         "notes": list(picture.notes),

@@ -11,14 +11,15 @@ from typing import Any
 import jinja2
 from plotly.offline import get_plotlyjs
 
+from figures.definitions import DEFINITIONS
 from figures.errors import UserError
 from figures.explaining import overview
 from figures.explanation import Explanation
 from figures.report.about import about_runs, differing_warnings
 from figures.report.chart import Picture, encoded_pictures
-from figures.report.definitions import DEFINITIONS
+from figures.report.remarks import finding_groups, warning_remarks
 from figures.report.safety import json_for_script
-from figures.report.sections import KINDS, LABELS, Section, sections
+from figures.report.sections import LABELS, sections
 from figures.tables.runs import Material, read_material
 
 
@@ -53,7 +54,8 @@ def report(paths: Sequence[Path], out: Path, told: Callable[[str], object] = lam
         The file.
 
     Raises:
-        UserError: nothing to show, damaged tables, or an output that is a folder; nothing is written then.
+        UserError: nothing to show, damaged tables, or an output that is a folder or cannot be written; nothing is
+            written then.
     """
     check_writable(out)
     told("reading tables")
@@ -87,8 +89,8 @@ def page(material: Material, told: Callable[[str], object] = lambda text: None) 
         runs=about_runs(material),
         ablations=[table.name for table in material.ablations],
         sections=[(section, [blocks[picture.name] for picture in section.pictures]) for section in found],
-        findings=_findings(material, found),
-        warnings=list(dict.fromkeys([*differing_warnings(material), *overview.warnings(material)])),
+        findings=finding_groups(overview.findings(material), found),
+        warnings=warning_remarks(differing_warnings(material), overview.warnings(material), found),
         definitions=DEFINITIONS,
         parts=json_for_script(parts),
         tables=json_for_script(tables),
@@ -108,7 +110,7 @@ def check_writable(out: Path) -> None:
 
 
 def _block(picture: Picture, content: dict[str, Any]) -> Block:
-    first = picture.views[0].explanation
+    first = picture.views[picture.first].explanation
     return Block(picture.name, LABELS[picture.name], first, picture.notes, json_for_script(content))
 
 
@@ -117,20 +119,22 @@ def _title(material: Material) -> str:
     return f"Tug-of-war: {', '.join(names)}"
 
 
-def _findings(material: Material, found: Sequence[Section]) -> list[tuple[str, str]]:
-    """What was found, each with the picture that shows it."""
-    by_kind: dict[str, str] = {}
-    for section in found:
-        for picture in section.pictures:
-            by_kind.setdefault(picture.name, picture.name)
-            by_kind.setdefault(KINDS.get(picture.name, picture.name), picture.name)
-    return [(by_kind[kind], text) for kind, text in overview.findings(material) if kind in by_kind]
-
-
 def _write(text: str, out: Path) -> None:
-    """Write beside the place and rename, so that no half page is ever there."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
+    """Write beside the place and rename, so that no half page is ever there.
+
+    Raises:
+        UserError: a folder that cannot be written, a full disk.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _replace(text, out)
+    except OSError as error:
+        raise UserError(f"The output {out} cannot be written: {error.strerror or error}; choose another.") from None
+
+
+def _replace(text: str, out: Path) -> None:
+    # The name of the page may be as long as names can be; that of its beginnings must not be longer.
+    descriptor, temporary = tempfile.mkstemp(prefix=".report.", suffix=".part", dir=out.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)

@@ -58,6 +58,7 @@ LABELS = {
     "dynamics-index": "Indexes over steps",
     "dynamics-gd": "GD and GM over steps",
     "dynamics-routing": "Routing over steps",
+    "dynamics-loss": "Loss over steps",
     "forest": "Gains over the baseline",
 }
 
@@ -103,7 +104,7 @@ def sections(material: Material) -> list[Section]:
         Section(
             "training",
             "How it changes during training",
-            "The same measures at several steps of training.",
+            "The same measures at several steps of training, and the loss that they are gradients of.",
             dynamics.pictures(runs),
         ),
         Section(

@@ -38,7 +38,7 @@ def read_ablation(path: Path) -> AblationTables:
         UserError: a file that is no such table, or one without any Delta.
     """
     columns = ("table", "arm", "baseline", "seeds", "parameters", "task", "metric", "flavour", "value", "low", "high")
-    table = read_table(path, COMMAND, columns)
+    table = read_table(path, COMMAND, columns, complete=False)
     chosen = table[table["metric"] == DELTA].rename(columns={"task": "group"})
     numbers = {name: pd.to_numeric(chosen[name], errors="coerce") for name in ("value", "low", "high")}
     deltas = chosen.assign(**numbers).dropna(subset=["value"])

@@ -41,7 +41,7 @@ def read_difference(folder: Path, a: str, b: str) -> DifferenceTables:
     return DifferenceTables(
         a=a,
         b=b,
-        manifest=read_object(folder / "manifest.json", COMMAND),
+        manifest=read_object(folder / "manifest.json", COMMAND, ("paired", "batches", "interval_level")),
         gd=_by_level(folder, "gd", cells),
         gm=_by_level(folder, "gm", cells),
         index=_by_level(folder, "index", ("measure", "name", *found, "p_value", "verdict")),

@@ -36,7 +36,7 @@ def read_dynamics(folder: Path) -> DynamicsTables:
     """
     cells = ("step", "row", "column", "value", "low", "high")
     return DynamicsTables(
-        manifest=read_object(folder / "manifest.json", COMMAND),
+        manifest=read_object(folder / "manifest.json", COMMAND, ("steps", "batches", "interval_level")),
         index=_by_level(folder, "index", ("step", "name", "index")),
         gd=_by_level(folder, "gd", cells),
         gm=_by_level(folder, "gm", cells),

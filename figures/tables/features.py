@@ -52,7 +52,9 @@ def read_features(folder: Path) -> FeatureTables:
         if (folder / f"embedding_{number}d.csv").is_file()
     }
     return FeatureTables(
-        manifest=read_object(folder / "manifest.json", COMMAND),
+        manifest=read_object(
+            folder / "manifest.json", COMMAND, ("modules", "pca", "pooling", "seeds", "interval_level")
+        ),
         embeddings={number: table for number, table in embeddings.items() if not table.empty},
         separation=read_if_there(
             folder / "separation.csv", COMMAND, ("stage", "label", "name", "measure", "value", "low", "high")

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from figures.errors import UserError
-from figures.tables.reading import levels_of, read_if_there, read_object, read_square, read_table
+from figures.tables.reading import levels_of, read_if_there, read_indexed, read_object, read_square, read_table
 
 COMMAND = "tugofwar gradients"
 LEVELS = ("dataset", "task")
+_INTERVALS = ("value", "low", "high", "simultaneous_low", "simultaneous_high", "p_value")
+_SCORES = ("interval_low", "interval_high", "share", "low", "high", "null_signs", "null_no_conflict")
+_BLOCK_CELLS = ("block", "row", "column", "value", "low", "high")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +117,7 @@ def read_gradients(folder: Path, name: str) -> GradientTables:
             interval_level=summary["interval_level"],
             resamples=summary["resamples"],
             metadata=manifest["metadata"],
-            blocks=read_if_there(folder / "blocks.csv", COMMAND),
+            blocks=read_if_there(folder / "blocks.csv", COMMAND, ("block", "kind", "members", "parameters")),
             undefined={level: _undefined(folder, level) for level in levels_of(folder, "scores")},
         )
     except KeyError as missing:
@@ -134,7 +138,7 @@ def check_comparable(runs: Sequence[GradientTables]) -> None:
         ):
             if mine != theirs:
                 raise UserError(
-                    f"Runs {first.name} and {other.name} cannot be compared: their {what} differ "
+                    f"Runs {first.name} and {other.name} cannot be compared, as they differ in {what} "
                     f"({_text(mine)} and {_text(theirs)}); measure both alike."
                 )
 
@@ -144,20 +148,30 @@ def _text(value: object) -> str:
 
 
 def _read_level(folder: Path, level: str, summary: dict[str, Any], estimator: str) -> LevelTables:
-    gd = read_table(folder / f"gd_{level}_intervals.csv", COMMAND, ("estimator", "row", "column", "value"))
-    index = read_square(folder / f"index_{level}.csv", COMMAND)
+    gd = read_table(folder / f"gd_{level}_intervals.csv", COMMAND, ("estimator", "row", "column", *_INTERVALS))
+    index = read_indexed(folder / f"index_{level}.csv", COMMAND, ("batches", "index", "index_low", "index_high"))
+    square = read_square(folder / f"gd_{level}.csv", COMMAND)
+    gm = read_table(folder / f"gm_{level}_intervals.csv", COMMAND, ("row", "column", *_INTERVALS))
+    for measure, cells in (("gd", gd[gd["estimator"] == estimator]), ("gm", gm)):
+        if set(zip(cells["row"], cells["column"], strict=True)) != set(product(square.index, square.index)):
+            raise UserError(
+                f"{folder / f'{measure}_{level}_intervals.csv'} has other rows and columns than gd_{level}.csv beside "
+                f"it; measure the run again with `{COMMAND}`."
+            )
     return LevelTables(
-        gd=read_square(folder / f"gd_{level}.csv", COMMAND),
+        gd=square,
         gm=read_square(folder / f"gm_{level}.csv", COMMAND),
         gd_intervals=gd[gd["estimator"] == estimator].drop(columns="estimator").reset_index(drop=True),
-        gm_intervals=read_table(folder / f"gm_{level}_intervals.csv", COMMAND, ("row", "column", "value")),
+        gm_intervals=gm,
         index=index,
         sign_uncertain=tuple(summary["sign_uncertain"]),
-        scores=read_if_there(folder / f"scores_{level}.csv", COMMAND),
-        score_blocks=read_if_there(folder / f"scores_{level}_blocks.csv", COMMAND),
-        gd_blocks=read_if_there(folder / f"gd_{level}_blocks.csv", COMMAND),
-        gm_blocks=read_if_there(folder / f"gm_{level}_blocks.csv", COMMAND),
-        index_blocks=read_if_there(folder / f"index_{level}_blocks.csv", COMMAND),
+        scores=read_if_there(folder / f"scores_{level}.csv", COMMAND, _SCORES),
+        score_blocks=read_if_there(folder / f"scores_{level}_blocks.csv", COMMAND, ("block", *_SCORES)),
+        gd_blocks=read_if_there(folder / f"gd_{level}_blocks.csv", COMMAND, _BLOCK_CELLS),
+        gm_blocks=read_if_there(folder / f"gm_{level}_blocks.csv", COMMAND, _BLOCK_CELLS),
+        index_blocks=read_if_there(
+            folder / f"index_{level}_blocks.csv", COMMAND, ("block", "name", "index", "low", "high", "sign_uncertain")
+        ),
     )
 
 

@@ -41,13 +41,16 @@ class RoutingTables:
 
     @property
     def checkpoints(self) -> list[str]:
-        """Names of the checkpoints, in the order of training."""
-        return [entry["name"] for entry in self.manifest["checkpoints"]]
+        """Names of the checkpoints, in the order of training where their steps are known."""
+        return list(self.labels)
 
     @property
     def labels(self) -> dict[str, str]:
-        """What each checkpoint is called in a picture."""
-        return {entry["name"]: entry.get("label", entry["name"]) for entry in self.manifest["checkpoints"]}
+        """What each checkpoint is called in a picture, in the same order."""
+        entries = self.manifest["checkpoints"]
+        if all("step" in entry for entry in entries):
+            entries = sorted(entries, key=lambda entry: entry["step"])
+        return {entry["name"]: entry.get("label", entry["name"]) for entry in entries}
 
     @property
     def routers(self) -> list[str]:
@@ -69,7 +72,7 @@ def read_routing(folder: Path) -> RoutingTables:
     tables = {name: read_table(folder / f"{name}.csv", COMMAND, columns) for name, columns in _COLUMNS.items()}
     others = {name: read_if_there(folder / f"{name}.csv", COMMAND, columns) for name, columns in _OPTIONAL.items()}
     return RoutingTables(
-        manifest=read_object(folder / "manifest.json", COMMAND),
+        manifest=read_object(folder / "manifest.json", COMMAND, ("checkpoints", "routers", "interval_level")),
         weights=tables["weights"],
         load=tables["load"],
         measures=tables["measures"],

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tugofwar as tow
-from analyses.difference import summary, write_difference
+from analyses.difference import find_recordings, summary, write_difference
 from tugofwar.differences.text import difference_text
 from tugofwar.errors import UserError
 from tugofwar.recording import Recording
@@ -113,6 +113,17 @@ def test_what_cannot_be_compared_is_one_sentence_and_writes_nothing(runs, tmp_pa
     (tmp_path / "precious" / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="other than an earlier difference"):
         write_difference(a, b, tmp_path / "precious")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [('{"format": ', "is truncated or not JSON"), ("[1]", "is not the manifest of a recording")],
+)
+def test_a_damaged_recording_is_said_to_be_there(runs, content, sentence):
+    a, b = runs
+    (a / "gradients" / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        find_recordings(a, b)
 
 
 def test_a_dataset_that_one_run_lacks_is_said_and_left_out(runs, tmp_path):

@@ -233,7 +233,8 @@ def test_json_says_what_the_table_says(tmp_path, monkeypatch, capsys):
         (["run", "--batches", "5"], "--batches is for measuring checkpoints, which needs --data"),
         (["run", "--params", "x"], "--params is for measuring checkpoints"),
         (["run", "--out", "empty/file"], "The output empty/file is a file"),
-        (["run", "--out", "bare"], "The output folder bare holds something else"),
+        (["run", "--out", "bare"], "The output folder bare holds something other than earlier dynamics"),
+        (["foreign", "--data", "empty"], "run.json does not say at which step training ended"),
         (["damaged"], "recording.safetensors"),
         (["no_log"], "routing_weights.csv has the columns step, weight"),
         (["no_history"], "history.csv is damaged"),
@@ -245,6 +246,8 @@ def test_what_a_user_can_get_wrong_is_one_sentence(tmp_path, monkeypatch, capsys
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "file").write_text("")
     (tmp_path / "bare" / "checkpoint-10").mkdir(parents=True)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "run.json").write_text('{"exit_reason": "finished", "sessions": 3}')
     for name in ("run", "damaged", "no_log", "no_history"):
         save(tmp_path / name, {1: recorded(1)})
     tensors = tmp_path / "damaged" / "tugofwar" / "step-000001" / "recording.safetensors"

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import unimed_model.probing
 from tugofwar import cli, recorder
 from tugofwar.errors import UserError
+from tugofwar.workspace import working
 from unimed_model.presets import resolve
 from unimed_model.training import train
 
@@ -94,6 +96,16 @@ def test_checkpoints_are_measured_as_tugofwar_gradients_measures_them(run, corpu
                 np.testing.assert_allclose(rows[column], expected[column], rtol=1e-4, atol=1e-5)
 
 
+def test_data_are_opened_once_for_all_checkpoints(run, corpus, monkeypatch, capsys):
+    opened = []
+    real = unimed_model.probing.open_source
+    monkeypatch.setattr(
+        unimed_model.probing, "open_source", lambda source, split: opened.append(source.name) or real(source, split)
+    )
+    assert call(monkeypatch, capsys, run, *probing(corpus))[0] == 0
+    assert sorted(opened) == ["flags", "shades", "words"]
+
+
 def test_a_second_call_measures_nothing_again_and_other_settings_all(run, corpus, monkeypatch, capsys, recordings_made):
     assert call(monkeypatch, capsys, run, *probing(corpus))[0] == 0
     assert len(recordings_made) == len(set(recordings_made)) == 3
@@ -150,6 +162,26 @@ def test_a_call_that_was_interrupted_goes_on(run, corpus, monkeypatch, capsys, r
     assert call(monkeypatch, capsys, run, *probing(corpus))[0] == 0
     assert contents(run / "dynamics") == whole
     assert not [path for path in run.rglob("*") if path.name.endswith(".partial")]
+
+
+def test_a_damaged_recording_of_a_step_is_made_again(run, corpus, monkeypatch, capsys, recordings_made):
+    assert call(monkeypatch, capsys, run, *probing(corpus))[0] == 0
+    whole = contents(run / "dynamics")
+    tensors = run / "dynamics" / "recordings" / "step-000002" / "recording.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-10])
+    assert call(monkeypatch, capsys, run, *probing(corpus))[0] == 0
+    assert len(recordings_made) == 4
+    assert contents(run / "dynamics") == whole
+
+
+def test_two_calls_at_once_do_not_share_an_output(run, corpus, monkeypatch, capsys):
+    place = run / "dynamics" / "recordings" / "step-000002"
+    place.parent.mkdir(parents=True)
+    with working(place):
+        status, _, error = call(monkeypatch, capsys, run, *probing(corpus))
+    assert status == 2
+    assert "Another process is measuring into" in error
+    assert not (run / "dynamics" / "manifest.json").exists()
 
 
 def test_a_checkpoint_that_cannot_be_measured_is_named_and_the_others_are(run, corpus, monkeypatch, capsys):

@@ -153,7 +153,7 @@ def test_a_sketch_error_is_a_share_of_the_denominator():
 def test_a_forecast_that_cannot_be_made_says_why(recording, tmp_path):
     measurement = write_tables(recording, tmp_path, resamples=20)
     assert "batches" in batches_for_width(measurement, 0.1)
-    alone = write_tables(build_recording(np.ones((4, 3)), ["a"] * 2 + ["b"] * 2), tmp_path / "equal", resamples=20)
+    alone = write_tables(build_recording(np.ones((6, 3)), ["a"] * 3 + ["b"] * 3), tmp_path / "equal", resamples=20)
     assert "no interval of 'gd' has a width" in batches_for_width(alone, 0.1)["reason"]
 
 

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analyses.routing_weights.images import chosen_pictures, token_table
+from analyses.routing_weights.checkpoints import chosen_checkpoints
+from analyses.routing_weights.images import chosen_pictures, file_stems, token_table
 from analyses.routing_weights.measuring import Runs, Settings, measure_routing
 from tugofwar.cli import main
 from tugofwar.errors import UserError
@@ -173,6 +174,10 @@ def test_json_in_a_process_of_its_own(here):
         (("--setup", "study.py:one", "--out", "o", "--batches", 3, "--router", "gate"), "no router 'gate'"),
         (("--setup", "study.py:one", "--out", "o", "--batches", 3, "--router", ""), "no router ''"),
         (("--setup", "study.py:one", "--out", "o", "--top-k", 0), "--top-k is 0"),
+        (
+            ("--setup", "study.py:one", "--out", "o", "--batches", 2, "--top-k", 1, "--quiet"),
+            "--top-k is for routers that give logits, but connector.router gives weights",
+        ),
         (("--setup", "study.py:one", "--out", ".", "--batches", 3), "holds something other than an earlier routing"),
     ],
 )
@@ -211,6 +216,16 @@ def test_a_run_is_looked_at_after_its_warm_up_and_at_its_end(root, run, capsys):
     assert "mutual information of dataset and expert" in capsys.readouterr().out
 
 
+def test_checkpoints_of_a_run_are_written_into_the_run(root, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "cmoe", ignore=shutil.ignore_patterns("routing"))
+    few = ("--data", root, "--batches", 2, "--batch-size", 2, "--no-switching-off", "--quiet")
+    assert command(main, "routing", "--ckpt", copy, "--ckpt", copy / "checkpoint-1", *few) == 0
+    assert (copy / "routing" / "manifest.json").is_file()
+    assert not (copy / "checkpoint-1" / "routing").exists()
+    assert command(main, "routing", "--ckpt", copy / "checkpoint-1", *few) == 0
+    assert (copy / "checkpoint-1" / "routing" / "manifest.json").is_file()
+
+
 def test_what_is_captured_is_what_the_model_says_it_used(root, run, tmp_path):
     """The model returns its routing weights itself, and its batches are those that gradients are measured with."""
     found = measure_routing(Runs([run / "checkpoint-1"], [root], 2), tmp_path / "out", Settings(batches=3, quiet=True))
@@ -233,7 +248,20 @@ def test_images_of_a_restricted_dataset_reach_no_file(root, run, tmp_path):
     found = measure_routing(Runs([run / "checkpoint-1"], [root], 2), tmp_path / "out", Settings(batches=2, quiet=True))
     assert sorted(path.name for path in (tmp_path / "out" / "images").iterdir()) == ["open-0.png", "open-1.png"]
     assert set(found.tables["tokens"]["dataset"]) == {"open"}
+    assert set(found.tables["tokens"]["image"]) == {"open-0.png", "open-1.png"}
     assert "private" in set(found.tables["weights"]["name"])
+
+
+def test_files_of_images_are_safe_and_no_two_alike():
+    names = ["slake", "Slake", "chest/x-ray", "chest x-ray", "chest-x-ray", "chest-x-ray_2", "../up", "."]
+    names += ["ö" * 200, "ö" * 200 + "2"]
+    stems = file_stems(names)
+    assert list(stems) == names
+    assert stems["slake"] == "slake"
+    assert len({stem.casefold() for stem in stems.values()}) == len(names)
+    for stem in stems.values():
+        assert re.fullmatch(r"[\w-][\w.-]*", stem)
+        assert len(f"{stem}-0.png".encode()) < 256
 
 
 def test_strips_tile_the_image_that_the_model_saw(root, run, tmp_path):
@@ -241,7 +269,7 @@ def test_strips_tile_the_image_that_the_model_saw(root, run, tmp_path):
     tokens = measure_routing(Runs([run], [root], 2), out, Settings(batches=2, quiet=True)).tables["tokens"]
     probed = load_for_probing(run, [root], None, 2, 2, 0, False)
     side, rate = probed.model.resampler.side, probed.model.resampler.rate
-    one = tokens.query("checkpoint == 'final' and image == 0 and expert == 0")
+    one = tokens.query("checkpoint == 'final' and image == 'open-0.png' and expert == 0")
     width, height = one["right"] - one["left"], one["bottom"] - one["top"]
     assert width.to_numpy() == pytest.approx(rate / side)  # strips of 1 x alpha
     assert height.to_numpy() == pytest.approx(1 / side)
@@ -262,7 +290,7 @@ def test_weights_of_a_picture_are_the_models_own(root, run):
     pictures = chosen_pictures(probed.batches, 0)
     table = token_table(probed.model, pictures, probed.tasks, 0)
     expected = probed.model(**pictures[1].batch, output_router_weights=True).router_weights[0]
-    found = table.query("image == 1").pivot(index="token", columns="expert", values="weight")
+    found = table.query("image == 'open-1.png'").pivot(index="token", columns="expert", values="weight")
     np.testing.assert_allclose(found, expected.detach(), atol=1e-6)
 
 
@@ -287,8 +315,15 @@ def test_a_run_without_a_mixture_has_no_router(root, tmp_path, capsys):
     assert train_run(root, mlp, "--set", "connector.kind=mlp") == 0
     capsys.readouterr()
     assert command(main, "routing", "--ckpt", mlp, "--data", root, "--batches", 2, "--batch-size", 2) == 2
-    assert "The model has no router: its connector is no mixture of experts" in capsys.readouterr().err
+    sentence = rf"The model in {mlp}\S* has no router: its connector is no mixture of experts"
+    assert re.search(sentence, capsys.readouterr().err)
     assert not (mlp / "routing").exists()
+
+
+@pytest.mark.parametrize("foreign", [{"settings": []}, {"settings": None}, {"settings": {"training": 3}}, []])
+def test_a_foreign_run_file_does_not_matter_for_the_choice_of_checkpoints(tmp_path, foreign):
+    (tmp_path / "run.json").write_text(json.dumps(foreign))
+    assert [each.folder for each in chosen_checkpoints([tmp_path])] == [tmp_path]
 
 
 def test_a_module_that_is_no_router_is_said(root, run, tmp_path):

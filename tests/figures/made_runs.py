@@ -246,6 +246,7 @@ def features(run, tasks=TASKS, seed=0, each=12, known_tasks=True):
         modules=["connector"],
         stages={"before": 64, "after": 128},
         pooling="mean over tokens",
+        interval="jackknife over samples within datasets",
         datasets=list(tasks),
         tasks=dict(tasks) if known_tasks else {},
         samples=dict.fromkeys(tasks, each),

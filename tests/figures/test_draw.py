@@ -84,8 +84,8 @@ def test_drawing_again_gives_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"batches": 9}, r"batches per dataset differ \(8 and 9\)"),
-        ({"batch_size": 1}, r"batch size differ \(4 and 1\)"),
+        ({"batches": 9}, r"differ in batches per dataset \(8 and 9\)"),
+        ({"batch_size": 1}, r"differ in batch size \(4 and 1\)"),
     ],
 )
 def test_runs_measured_differently_are_not_compared(tmp_path, other, message):

@@ -239,13 +239,13 @@ def test_weights_are_held_against_an_even_share():
 
 
 def test_information_is_held_against_shuffled_labels():
-    assert routing.measures(routed(information=[INFORMED]), "r").finding == (
+    assert routing.information(routed(information=[INFORMED]), "r").finding == (
         "In run cmoe, final, the router tells tasks apart: task and expert share 0.30 [0.25, 0.35] bits, of at most "
         "1.00, where shuffled labels stay under 0.02 (p = 0.001)."
     )
     chance = {**INFORMED, "value": 0.015, "p_value": 0.2}
-    assert routing.measures(routed(information=[chance]), "r").finding is None
-    assert routing.measures(routed(), "r").finding is None
+    assert routing.information(routed(information=[chance]), "r").finding is None
+    assert routing.information(routed(), "r").finding is None
 
 
 def test_divergence_needs_information_and_intervals_that_are_apart():

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from figures.definitions import DEFINITIONS
-from figures.explaining import dynamics, features, overview, routing
+from figures.explaining import difference, dynamics, features, interference, overview, routing
 from figures.explaining.sentences import LONGEST
+from figures.palette import GD_BOUND, INDEX_FLOOR
 from figures.tables.runs import Material, read_material
 
 from . import made_runs
@@ -294,6 +295,52 @@ def test_an_ablation_whose_arms_have_no_intervals_counts_them(usual):
     check(material)
     assert overview.findings(material) == []
     assert any("have no interval" in text for text in overview.warnings(material))
+
+
+def test_captions_say_where_colours_and_bars_end(usual):
+    runs = [run.gradients for run in usual.runs]
+    assert f"colours end at ±{GD_BOUND:g}" in interference.heatmap(runs[0], "dataset").caption
+    assert INDEX_FLOOR == -1
+    assert "below −1 is cut there and ends in an arrow" in interference.indexes(runs).caption
+
+
+def test_a_picture_of_one_measure_speaks_of_that_one_alone(usual):
+    run = usual.runs[0].gradients
+    gd, gm, both = (interference.intervals(run, "dataset", measure) for measure in ("GD", "GM", ""))
+    assert "GM" not in f"{gd.title}{gd.reading}{gd.caption}{gd.finding}"
+    assert "GD" not in f"{gm.title}{gm.reading}{gm.caption}{gm.finding}"
+    assert gm.finding == both.finding
+
+
+def test_features_name_their_intervals_and_the_seed_that_is_drawn(usual):
+    run = usual.runs[1]
+    manifest = run.features.manifest | {"interval": "jackknife over samples within datasets", "seeds": [7, 8]}
+    run = replace(run, features=replace(run.features, manifest=manifest))
+    for text in (features.separation([run]).caption, features.alignment([run]).caption):
+        assert "95% intervals by jackknife over samples within datasets, leaving out one at a time" in text
+        assert "bootstrap" not in text
+    assert "seeds 7, 8; drawn is seed 7 where no other is chosen" in features.embedding([run], 2).caption
+
+
+def test_entropies_load_and_information_have_texts_of_their_own(usual):
+    run = usual.runs[1]
+    found = [explain(run, "connector.router") for explain in (routing.measures, routing.load, routing.information)]
+    assert len({each.title for each in found}) == len({each.reading for each in found}) == 3
+    assert len({each.caption for each in found}) == 3
+
+
+def test_intervals_of_experts_that_are_switched_off_come_from_batches(usual):
+    run = usual.runs[1]
+    assert "bootstrap over batches within datasets" in routing.switched_off(run, "connector.router").caption
+    assert "bootstrap over samples within datasets" in routing.weights(run, "connector.router").caption
+
+
+def test_scores_have_no_denominator_to_warn_of(usual):
+    tables = usual.differences[0]
+    name = tables.index["dataset"]["name"].iloc[0]
+    doubtful = replace(tables, manifest={**tables.manifest, "sign_uncertain": [name]})
+    assert any(f"denominator of {name}" in text for text in difference.maps(doubtful, "dataset").warnings)
+    assert not any("denominator" in text for text in difference.scores(doubtful, "dataset").warnings)
 
 
 def test_definitions_are_complete_and_plain():

@@ -9,8 +9,9 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from figures import palette, style
-from figures.indexes import INDEX_FLOOR, index_comparison
+from figures.indexes import index_comparison
 from figures.interference import interference_heatmap
+from figures.palette import INDEX_FLOOR
 
 NAMES = ["derma", "slake", "chest"]
 TASKS = {"derma": "CLS", "slake": "VQA", "chest": "RG"}
@@ -72,7 +73,7 @@ def test_no_strip_and_no_legend_where_no_task_has_a_colour(matrices, tasks):
     assert marked.legends[0].get_title().get_text() == "† sign of the denominator uncertain"
     assert not marked.legends[0].get_texts()
     bars = index_comparison({"r": indexes([0, 0, 0], [1, 1, 1], [1, 1, 1])}, tasks=tasks)
-    assert [text.get_text() for text in bars.legends[0].get_texts()] == ["r"]
+    assert [text.get_text() for text in bars.legends[0].get_texts()] == ["r", "interval"]
 
 
 def indexes(low, value, high):
@@ -95,7 +96,8 @@ def test_indexes_stand_side_by_side_with_their_intervals():
     assert [bar.get_height() for bar in bars[0]] == [1.0, 0.5, 0.2]
     ends = [segment[:, 1].tolist() for segment in figure.axes[0].collections[0].get_segments()]
     np.testing.assert_allclose(ends, [[0.9, 1.0], [0.2, 0.6], [0.1, 0.4]])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mlp", "cmoe", "VQA", "RG", "CLS"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["mlp", "cmoe", "interval", "VQA", "RG", "CLS"]
 
 
 def test_indexes_without_tasks_and_intervals():

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.colors import to_hex
 from matplotlib.testing.compare import compare_images
 
 import figures
@@ -164,6 +166,98 @@ def test_three_dimensions_have_all_three(tables):
     here = table[(table["stage"] == "before") & (table["dataset"] == "slake")]
     scatter = next(found for found in axes.collections if found.get_label() == "slake")
     np.testing.assert_allclose(np.array(scatter._offsets3d).T, here[["x", "y", "z"]])
+
+
+def arrows(axes):
+    """Places of a panel's small arrows at its edges, by colour."""
+    found = {}
+    for collection in axes.collections:
+        if isinstance(collection, PathCollection) and len(collection.get_paths()[0].vertices) <= 5:
+            for place in collection.get_offsets():
+                found.setdefault(to_hex(collection.get_facecolor()[0]), []).append(tuple(float(x) for x in place))
+    return found
+
+
+def labels(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_what_lies_beyond_an_axis_ends_in_an_arrow_and_the_legend_says_so():
+    table = pd.DataFrame(
+        {"block": ["one", "two", "three"], "name": "a", "index": [1.0, 2.0, 900.0], "low": [0.5, -35.0, 300.0]}
+        | {"high": [1.5, 3.0, 2000.0], "sign_uncertain": [False, True, False]}
+    )
+    figure = figures.block_intervals(table)
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    assert high - low < 10
+    assert arrows(axes) == {"#4d4d4d": [(low, 1.0)], "#c00000": [(high, 2.0)]}
+    round_dots = [d for d in axes.collections if isinstance(d, PathCollection) and len(d.get_paths()[0].vertices) > 5]
+    assert np.isfinite(np.ma.filled(round_dots[0].get_offsets()[:, 0], np.nan)).tolist() == [True, True, False]
+    assert labels(figure) == [
+        "interval", "sign of the denominator uncertain", "interval goes on", "value beyond the axis",
+    ]  # fmt: skip
+
+
+def test_where_all_fits_there_are_no_arrows():
+    figure = figures.block_intervals(samples.block_indexes().assign(index=1.0, low=0.5, high=1.5))
+    assert all(arrows(axes) == {} for axes in figure.axes)
+    assert "interval goes on" not in labels(figure)
+
+
+def test_an_index_and_its_share_of_the_maximum_have_axes_of_their_own():
+    ends = {"low": -40.0, "high": 4.0, "simultaneous_low": -60.0, "simultaneous_high": 6.0, "verdict": "not sure"}
+    shares = {"low": -0.2, "high": 0.3, "simultaneous_low": -0.4, "simultaneous_high": 0.5, "verdict": "not sure"}
+    rows = [{"measure": "index", "name": "a", "difference": 0.1, **ends}]
+    rows += [{"measure": "index_normalised", "name": "a", "difference": 0.1, **shares}]
+    index, share = figures.difference_indexes(pd.DataFrame(rows)).axes[:2]
+    assert index.get_xlim() == (-5, 5)
+    assert -0.6 < share.get_xlim()[0] < -0.4
+    assert 0.5 < share.get_xlim()[1] < 0.7
+
+
+def over_steps(steps):
+    """An index over so many steps, the last of them without a bound and of uncertain sign."""
+    step = np.arange(steps)
+    table = pd.DataFrame({"step": step, "name": "a", "index": 1.5, "index_low": 1.0, "index_high": 2.0})
+    table.loc[steps - 1, ["index_low", "index_high"]] = -500.0, 700.0
+    return table.assign(sign_uncertain=step == steps - 1)
+
+
+def test_few_steps_have_whiskers_and_many_a_band():
+    few, many = (figures.index_over_steps(over_steps(steps)) for steps in (3, 40))
+    segments = next(found for found in few.axes[0].collections if isinstance(found, LineCollection)).get_segments()
+    np.testing.assert_allclose([segment[:, 1] for segment in segments], [[1, 2], [1, 2], [-500, 700]])
+    low, high = few.axes[0].get_ylim()
+    assert arrows(few.axes[0]) == {"#4d4d4d": [(2.0, low), (2.0, high)]}
+    assert labels(few) == ["sign of the denominator uncertain", "interval goes on"]
+    assert not any(isinstance(found, LineCollection) for found in many.axes[0].collections)
+    assert any(isinstance(found, PolyCollection) for found in many.axes[0].collections)
+
+
+def test_gd_that_leaves_its_panel_is_marked_at_the_edge():
+    rows = [
+        {"step": step, "row": row, "column": column, "value": value}
+        for step, value in ((0, 0.5), (1, 900.0))
+        for row, column in (("a", "b"), ("b", "a"))
+    ]
+    figure = figures.gd_over_steps(pd.DataFrame(rows))
+    high = figure.axes[0].get_ylim()[1]
+    assert high == 2
+    assert {place for places in arrows(figure.axes[0]).values() for place in places} == {(1.0, high)}
+    assert "value beyond the axis" in labels(figure)
+
+
+def test_the_null_of_the_highest_block_is_not_cut():
+    low, tall = samples.histogram(0).assign(block="low"), samples.histogram(1).assign(block="tall")
+    axes = figures.score_blocks(pd.concat([low, tall.assign(null_no_conflict=0.97)])).axes[0]
+    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim()[1] > 0.97
+
+
+def test_a_debiased_alignment_below_zero_is_inside_the_axis():
+    table = pd.DataFrame({"name": ["all"], "value": [-0.05], "low": [-0.2], "high": [0.1]})
+    assert figures.feature_alignment({"run": table}).axes[0].get_xlim()[0] < -0.2
 
 
 def test_lines_over_steps_are_those_of_the_table(tables, pictures):

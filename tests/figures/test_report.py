@@ -1,3 +1,4 @@
+import json
 import re
 import stat
 import subprocess
@@ -10,6 +11,7 @@ from plotly import graph_objects
 from plotly.offline import get_plotlyjs
 
 from figures.errors import UserError
+from figures.report.about import about_runs
 from figures.report.page import report
 from figures.report.parts import Parts
 from figures.report.safety import json_for_script, plot_text
@@ -31,7 +33,7 @@ EVERY_PICTURE = {
     "interference", "intervals", "indexes", "breakdown", "breakdown-cells", "scores", "score-blocks",
     "routing", "routing-measures", "routing-divergence", "switched-off", "tokens",
     "features-2d", "features-3d", "separation", "alignment", "stability",
-    "dynamics-index", "dynamics-gd", "dynamics-routing",
+    "dynamics-index", "dynamics-gd", "dynamics-routing", "dynamics-loss",
     "difference", "difference-indexes", "difference-scores", "forest",
 }  # fmt: skip
 
@@ -121,6 +123,15 @@ def test_points_of_the_embedding_are_those_of_the_table(page, runs, dimensions, 
         for number in range(len(trace["x"]))
     ]
     assert sorted(drawn) == sorted(table[["dataset", *axes]].itertuples(index=False, name=None))
+
+
+def test_losses_over_steps_are_those_of_the_table(page, runs):
+    table = read_material(runs).runs[0].dynamics.loss
+    for line in page.figure("dynamics-loss", "mlp", "all together")["data"]:
+        here = table[table["dataset"] == line["name"]]
+        assert line["x"] == here["step"].tolist()
+        assert line["y"] == here["loss"].tolist()
+    assert len(page.figure("dynamics-loss", "mlp", "all together")["data"]) == table["dataset"].nunique()
 
 
 def test_differences_that_are_sure_are_marked_and_no_others(page, runs):
@@ -329,10 +340,32 @@ def test_a_failure_leaves_the_earlier_report_and_nothing_else(tmp_path, runs, mo
     out = tmp_path / "report.html"
     out.write_text("earlier")
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(UserError, match=r"report\.html cannot be written: full"):
         report(runs[:1], out)
     assert out.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [out]
+
+
+# An interpreter in which no file can grow beyond a megabyte, as if the disk were full.
+SHORT_OF_ROOM = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+sys.argv[0] = "tugofwar"
+from tugofwar.cli import main
+main()
+"""
+
+
+def test_no_room_for_the_page_is_one_sentence_and_leaves_nothing(tmp_path):
+    run, out = made_runs.gradients(tmp_path / "run"), tmp_path / "out" / "report.html"
+    out.parent.mkdir()
+    command = [sys.executable, "-c", SHORT_OF_ROOM, "report", str(run), "--out", str(out), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: The output {out} cannot be written:")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(out.parent.iterdir()) == []
 
 
 def test_others_may_read_it_as_any_new_file(path, tmp_path):
@@ -357,6 +390,97 @@ def test_the_command_prints_the_file_and_its_size(tmp_path):
     failed = subprocess.run([*command[:-2], str(tmp_path)], capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     assert failed.stderr.splitlines()[-1].startswith("Error: The output")
+
+
+def test_a_point_that_says_nothing_does_not_press_the_others_flat(tmp_path):
+    run = made_runs.gradients(tmp_path / "run")
+    table = pd.read_csv(run / "gradients" / "index_dataset.csv")
+    wild = {"index": -300.0, "index_low": -9000.0, "index_high": 8000.0}
+    for end in ("low", "high"):
+        wild[f"index_simultaneous_{end}"] = wild[f"index_{end}"]
+    for column, value in wild.items():
+        if column in table:
+            table.loc[0, column] = value
+    table.to_csv(run / "gradients" / "index_dataset.csv", index=False)
+    figure = Page(report([run], tmp_path / "report.html")).figure("indexes", "dataset", "as it is")
+    low, high = figure["layout"]["xaxis"]["range"]
+    assert -30 < low < high < 30
+    arrows = [
+        trace for trace in figure["data"] if str(trace.get("marker", {}).get("symbol", "")).startswith("triangle-")
+    ]
+    # both ends go on, and hovering over the edge still tells the numbers
+    assert {trace["marker"]["symbol"] for trace in arrows} >= {"triangle-left", "triangle-right"}
+    assert any(-300.0 in line and 8000.0 in line for trace in arrows for line in trace["customdata"])
+    assert "beyond the axis" in figure["layout"]["xaxis"]["title"]["text"]
+
+
+def test_a_point_far_away_whose_interval_is_sure_stays_on_the_axis(tmp_path):
+    run = made_runs.gradients(tmp_path / "run")
+    table = pd.read_csv(run / "gradients" / "index_dataset.csv")
+    table.loc[0, ["index", "index_low", "index_high"]] = [300.0, 290.0, 310.0]
+    table.to_csv(run / "gradients" / "index_dataset.csv", index=False)
+    figure = Page(report([run], tmp_path / "report.html")).figure("indexes", "dataset", "as it is")
+    assert figure["layout"]["xaxis"]["range"][1] > 300
+
+
+def test_four_runs_with_ten_thousand_points_each_fit_into_a_page(tmp_path):
+    tasks = {f"dataset_{number}": task for number, task in enumerate(["VQA", "RG", "REC", "REG", "CLS"] * 2)}
+    runs = [made_runs.features(tmp_path / f"run_{seed}", tasks=tasks, seed=seed, each=1000) for seed in range(4)]
+    page = Page(report(runs, tmp_path / "report.html"))
+    assert (tmp_path / "report.html").stat().st_size < 12e6
+    shown = page.shown("features-2d", "run_2", "by dataset")
+    # every dataset keeps its share, and before and after show the same samples
+    assert set(shown.groupby(["stage", "dataset"]).size()) == {500}
+    samples = shown.groupby("stage")["sample"].agg(set)
+    assert samples["before"] == samples["after"]
+    assert "40,000 of 80,000 points are in this page, one in 2 of every dataset" in page.text
+
+
+def test_marks_of_chance_are_on_the_axis(page):
+    for name in ("separation", "stability"):
+        for view in page.pictures[name]["views"]:
+            figure = page.figure(name, *view["at"])
+            low, high = figure["layout"]["xaxis"]["range"]
+            chance = next(trace["x"] for trace in figure["data"] if trace.get("name") == "by chance")
+            assert all(low <= place <= high for place in chance)
+
+
+def test_the_overview_has_findings_by_question_and_links_them(page, path):
+    links = [attributes for tag, attributes in page.tags if tag == "a" and "data-at" in attributes]
+    assert links
+    for link in links:
+        picture = page.pictures[link["href"][1:]]
+        assert json.loads(link["data-at"]) in [view["at"] for view in picture["views"]]
+    # one shown per question at least, and none twice
+    text = path.read_text()
+    head = text[text.index('id="overview"') : text.index('class="card care"')]
+    assert head.index('href="#gradients"') < head.index('href="#parameters"')
+
+
+def test_facts_at_a_glance_are_those_of_the_run(tmp_path):
+    run = made_runs.gradients(tmp_path / "run")
+    settings = {"connector": {"kind": "mlp", "router": "soft"}, "training": {"steps": 12000}}
+    (run / "run.json").write_text(json.dumps({"settings": settings, "parameters": {"connector": 58560}}))
+    glance = dict(about_runs(read_material([run]))[0].glance)
+    assert glance["connector"] == "mlp"
+    assert "router" not in glance  # an MLP has none, whatever its settings say
+    assert glance["training steps"] == "12,000"
+    assert glance["parameters of the connector"] == "58,560"
+    assert glance["datasets"] == str(len(made_runs.TASKS))
+
+
+def test_the_first_row_of_intervals_is_one_to_be_trusted(page, runs):
+    run = read_material(runs).measured[0]
+    shown = page.pictures["intervals"]["views"][page.pictures["intervals"]["first"]]
+    assert shown["at"][-1] not in run.levels[shown["at"][1]].sign_uncertain
+
+
+def test_weights_on_an_image_begin_with_the_expert_that_has_most(page, runs):
+    tokens = read_material(runs).runs[0].routing.tokens
+    _, _, label, image, expert = page.pictures["tokens"]["views"][page.pictures["tokens"]["first"]]["at"]
+    assert label == "final"
+    here = tokens[(tokens["checkpoint"] == "final") & (tokens["image"] == image)]
+    assert expert == f"expert {here.groupby('expert')['weight'].mean().idxmax()}"
 
 
 def test_equal_parts_are_held_once_and_unequal_ones_kept_apart():

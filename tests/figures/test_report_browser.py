@@ -74,19 +74,96 @@ def test_no_button_offers_to_send_anything_away(browser, path):
         ]
 
 
-def test_every_choice_of_every_picker_can_be_drawn(browser, path):
+# Every option of every picker, one after the other, as if a reader had chosen it; what each one drew.
+EVERY_OPTION = """async name => {
+    const picture = document.querySelector(`[data-picture="${name}"]`);
+    const plot = picture.querySelector(".plot");
+    const seen = [];
+    const selects = picture.querySelectorAll("select");
+    for (const select of selects) {
+        const begin = select.value;
+        for (const value of [...[...select.options].map(option => option.value), begin]) {
+            if (![...select.options].some(option => option.value === value)) continue;
+            select.value = value;
+            select.dispatchEvent(new Event("change"));
+            await new Promise(done => setTimeout(done));
+            seen.push({
+                picker: select.dataset.picker, value, stands: select.value,
+                failed: picture.querySelectorAll(".failed").length,
+                traces: (plot.data || []).length,
+                drawn: JSON.stringify([plot.data, plot.layout, picture.querySelector("h3").textContent]),
+            });
+        }
+    }
+    return seen;
+}"""
+
+
+def test_every_option_of_every_picker_is_drawn_and_changes_the_picture(browser, path):
     with opened(browser, path) as (page, faults):
         for name in names_of(page):
-            picture = show(page, name)
-            for number in range(picture.locator("select").count()):
-                select = picture.locator("select").nth(number)
-                if select.is_disabled():  # one choice is left by the pickers before it
-                    continue
-                # the last choice is the farthest from what is drawn first
-                values = select.evaluate("one => [...one.options].map(option => option.value)")
-                select.select_option(values[-1])
-                assert select.input_value() == values[-1]
-            assert picture.locator(".failed").count() == 0
+            show(page, name)
+            chosen = page.evaluate(EVERY_OPTION, name)
+            for one in chosen:
+                assert one["stands"] == one["value"], (name, one["picker"], one["value"])
+                assert one["failed"] == 0
+                assert one["traces"] > 0
+            for picker in {one["picker"] for one in chosen}:
+                options = {one["value"]: one["drawn"] for one in chosen if one["picker"] == picker}
+                if len(options) > 1:
+                    assert len(set(options.values())) == len(options), (name, picker)
+        assert faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_of_series_stand_out_from_the_page(browser, path, scheme):
+    """WCAG's contrast of graphics, 3, in the dark; by light the fixed palette is the paper's, and is drawn as it is."""
+    with opened(browser, path, scheme=scheme) as (page, _):
+        for name in ("dynamics-routing", "dynamics-index", "indexes"):
+            show(page, name)
+            lines = page.evaluate(
+                "name => document.querySelector(`[data-picture='${name}'] .plot`).data"
+                ".filter(one => one.name).map(one => one.marker.color)",
+                name,
+            )
+            surface = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--surface').trim()")
+            assert lines
+            if scheme == "dark" or name == "indexes":
+                assert min(contrast(colour, surface) for colour in lines) >= 3
+
+
+def contrast(one, other):
+    def luminance(colour):
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_names_that_look_like_colours_stay_names(browser, tmp_path):
+    run = made_runs.gradients(tmp_path / "run", tasks={"#332288": "VQA", "var(--ink)": "REC", "plain": "CLS"})
+    with opened(browser, report([run], tmp_path / "report.html"), scheme="dark") as (page, _):
+        show(page, "interference")
+        shown = page.eval_on_selector_all(
+            "[data-picture='interference'] .ytick text", "found => found.map(one => one.textContent)"
+        )
+        assert {"#332288", "var(--ink)", "plain"} <= {text.strip("■† ") for text in shown}
+
+
+def test_a_finding_leads_to_the_choices_that_it_speaks_of(browser, path):
+    with opened(browser, path) as (page, faults):
+        page.locator(".overview .card").first.locator(".more").click()
+        links = page.locator(".findings a[data-at]")
+        assert links.count() > 3
+        for number in range(links.count()):
+            link = links.nth(number)
+            sentence = link.locator("xpath=..").text_content()
+            link.click()
+            picture = page.locator(link.get_attribute("href"))
+            assert picture.locator(".finding").text_content() in sentence
+            assert picture.locator(".finding").text_content()
         assert faults == []
 
 
@@ -245,7 +322,11 @@ def test_print_shows_every_picture_on_white(browser, path):
             "[...document.querySelectorAll('[data-picture] .plot')].every(one => one._fullLayout !== undefined)"
         )
         assert page.evaluate("document.documentElement.dataset.theme") == "light"
+        widths = "[...document.querySelectorAll('[data-picture] .plot')].map(one => one._fullLayout.width)"
+        # a sheet of A4 is 794 pixels wide, its margins included
+        assert max(page.evaluate(widths)) <= 620
         page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert max(page.evaluate(widths)) > 620
         assert page.evaluate("document.documentElement.dataset.theme") == "dark"
         assert faults == []
 

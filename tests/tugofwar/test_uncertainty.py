@@ -5,6 +5,7 @@ import pytest
 
 from tugofwar import resampling
 from tugofwar.errors import UserError
+from tugofwar.metrics import gradient_direction, gradient_magnitude_similarity, tug_of_war_index
 from tugofwar.strata import build_groups
 from tugofwar.uncertainty import bootstrap_intervals
 
@@ -205,3 +206,35 @@ def test_denominators_that_vanish_in_many_resamples_are_an_error():
     gradients = np.array([[1.0, 0], [1, 0], [0, 1], [1, 1], [1, 2], [2, 1]])
     with pytest.raises(UserError, match="does not exist in"):
         bootstrap_intervals(gradients @ gradients.T, {"a": [0, 1, 2], "b": [3, 4, 5]}, resamples=300)
+
+
+def test_of_two_batches_nothing_is_sure():
+    """Every usable resample of two batches holds both: what does not vary is no evidence, but looks like it."""
+    rng = np.random.default_rng(14)
+    gradients = rng.normal(size=(8, 5)) + np.repeat([[3, 0, 0, 0, 0], [0, 9, 0, 0, 0]], [2, 6], axis=0)
+    groups = {"few": [0, 1], "b": [2, 3, 4], "c": [5, 6, 7]}
+    found = bootstrap_intervals(gradients @ gradients.T, groups, resamples=100)
+    assert "few" in found.sign_uncertain
+    cells = [(0, 1), (0, 2), (1, 0), (2, 0)]
+    for row, column in cells:
+        assert found.gd_p_values[row, column] == found.gm_p_values[row, column] == 1
+        for bounds in (found.gm, found.gm_simultaneous):
+            assert (bounds.low[row, column], bounds.high[row, column]) == (0, 1)
+    assert (found.index_p_values == 1).all()
+    assert found.index_normalised is None
+    assert found.gm.low[1, 2] > 0
+
+
+# Seeds that bring the denominator of the dataset without a direction near 0: its row of GD is 20 to 110.
+@pytest.mark.parametrize("seed", [2, 4, 22, 31])
+def test_the_interval_of_a_row_of_uncertain_sign_holds_its_point_and_zero(seed):
+    """Such a point is larger than its replicates, which must not be drawn towards it."""
+    gradients = np.random.default_rng(seed).normal(size=(40, 30))
+    gradients[20:, 0] += 3
+    gram, groups = gradients @ gradients.T, {"noise": range(20), "b": range(20, 40)}
+    found = bootstrap_intervals(gram, groups, resamples=200)
+    gd = gradient_direction(gram, groups)
+    index = tug_of_war_index(gd, gradient_magnitude_similarity(gram, groups))
+    assert found.sign_uncertain == ("noise",)
+    assert found.gd.low[0, 1] < 0 < gd[0, 1] <= found.gd.high[0, 1]
+    assert found.index.low[0] < 0 < index[0] <= found.index.high[0]

@@ -73,6 +73,8 @@ def damaged(run, name):
         (lambda run: damaged(run, "model.safetensors"), "cannot be opened"),
         (lambda run: damaged(run, "config.json"), "not valid JSON"),
         (lambda run: damaged(run, "tokenizer.json"), "cannot be opened"),
+        (lambda run: (run / "tokenizer.json").write_text("[]"), "cannot be opened"),
+        (lambda run: (run / "processor_config.json").write_text("[1]"), "cannot be opened"),
         (lambda run: (run / "config.json").write_text('{"model_type": "bert"}'), "describes a 'bert' model"),
         (shutil.rmtree, "no run folder"),
     ],

@@ -45,9 +45,19 @@ NoSwitchingOff = Annotated[
 Batches = Annotated[
     int, typer.Option(help="Batches per dataset, at least 2; those that `tugofwar gradients` draws with this seed.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the draw of batches, the intervals and the choice of images.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=options.LARGEST_SEED,
+        help="Seed of the draw of batches, the intervals and the choice of images.",
+    ),
+]
 Out = Annotated[
-    Path | None, typer.Option(help="Output folder; default routing in the last --ckpt, to be given with --setup.")
+    Path | None,
+    typer.Option(
+        help="Output folder; default routing in the --ckpt, of several in the last one's run; to be given with --setup."
+    ),
 ]
 
 
@@ -85,6 +95,7 @@ def routing(
     if ckpt and not data:
         raise UserError("--ckpt needs --data, a folder with datasets.")
     names = split_names(datasets, "--datasets") if datasets is not None else None
+    from analyses.routing_weights.checkpoints import run_of
     from analyses.routing_weights.measuring import Settings, measure_routing, summary
     from analyses.routing_weights.sources import OwnModel, Runs
     from tugofwar.routing.text import routing_text
@@ -94,7 +105,7 @@ def routing(
         source = OwnModel(setup)
     else:
         source = Runs(ckpt or [], data or [], 4 if batch_size is None else batch_size, with_replacement, skip_missing)
-    folder = out or (ckpt or [])[-1] / "routing"
+    folder = out or run_of(ckpt or []) / "routing"
     settings = Settings(router, batches, names, seed, top_k, not no_switching_off, quiet)
     with terminal.plain_warnings("tugofwar"), their_traceback():
         content = summary(measure_routing(source, folder, settings))

@@ -1,5 +1,6 @@
 """Router outputs, captured by hooks and summed per sample: no token's weights are kept."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from tugofwar.routing.outputs import RouterOutput, parse, without_expert
 
 _MASKS = ("attention_mask", "decoder_attention_mask", "labels")
 _NO_LABEL = -100
+_ROUTERS = re.compile(r"(\w+_)?(router|gate|gating|gate_network)")
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,19 @@ def find_routers(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
         if matches(name, pattern) and not any(name.startswith(f"{outer}.") for outer in found):
             found[name] = module
     if not found:
-        raise UserError(f"The model has no router {pattern!r}: no module of that name; {closest(pattern, modules)}.")
+        near = _likely(modules) or closest(pattern, modules)
+        raise UserError(f"The model has no router {pattern!r}: no module of that name; {near}. Name it with --router.")
     return found
+
+
+def _likely(modules: Mapping[str, nn.Module]) -> str:
+    """A phrase that lists modules whose name says that they are routers, layers told apart by their number as one."""
+    named = [name for name in modules if _ROUTERS.fullmatch(name.rpartition(".")[2])]
+    if not named:
+        return ""
+    globs = list(dict.fromkeys(_NUMBER.sub("*", name) for name in named))
+    shown = ", ".join(repr(glob) for glob in globs[:3]) + (", …" if len(globs) > 3 else "")
+    return f"by their names {len(named)} of its modules may be routers: {shown}"
 
 
 class Captured:

@@ -189,14 +189,14 @@ class _Recorder:
                     continue
                 with switched_off(self.routers[name], name, expert):
                     where = f"batch {number + 1} of dataset {dataset!r} without expert {expert} of {name}"
-                    losses.append(self._loss(batch, where))
+                    losses.append(self._loss(batch, where, f"; is {name} a router? --no-switching-off leaves this out"))
             self.without.setdefault((name, dataset), {})[number] = losses
 
-    def _loss(self, batch: Any, where: str) -> float:
+    def _loss(self, batch: Any, where: str, advice: str = "") -> float:
         value = self.loss(self.model, batch)
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise UserError(f"The loss of {where} is not a scalar tensor but {got}; return the mean loss of the batch.")
         if not bool(torch.isfinite(value).all()):
-            raise UserError(f"The loss of {where} is {float(value)}, not a finite number.")
+            raise UserError(f"The loss of {where} is {float(value)}, not a finite number{advice}.")
         return float(value)

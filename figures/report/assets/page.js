@@ -57,11 +57,27 @@
     return rows;
   };
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  function look(part, table, images) {
+  // Colours of tasks, datasets and experts are fixed; those too dark for a dark page are mixed with white.
+  const channels = (text) => [1, 3, 5].map((start) => parseInt(text.slice(start, start + 2), 16));
+  const luminance = (rgb) =>
+    rgb.map((value) => value / 255).map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)).reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
+  function legible(text) {
+    if (document.documentElement.dataset.theme !== "dark") return text;
+    const behind = luminance(channels(colour("--surface"))) + 0.05;
+    let rgb = channels(text);
+    while ((luminance(rgb) + 0.05) / behind < LEAST_CONTRAST) rgb = rgb.map((value) => Math.ceil(value + (255 - value) * 0.08));
+    return `#${rgb.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
+  }
+  const LEAST_CONTRAST = 4;
+  // The key that a part stands under says whether a text is a colour: a dataset may be called "#332288".
+  function look(part, table, images, key = "") {
     if (typeof part === "string") {
-      return part.startsWith("var(--") && part.endsWith(")") ? colour(part.slice(4, -1)) : part;
+      if (key === "ticktext") return part.replace(/(<span style="color:)(#[0-9a-f]{6})/i, (_, before, fixed) => before + legible(fixed));
+      if (!/color/i.test(key)) return part;
+      if (part.startsWith("var(--")) return colour(part.slice(4, -1));
+      return /^#[0-9a-f]{6}$/i.test(part) ? legible(part) : part;
     }
-    if (Array.isArray(part)) return part.map((item) => look(item, table, images));
+    if (Array.isArray(part)) return part.map((item) => look(item, table, images, key));
     if (part === null || typeof part !== "object") return part;
     if ("$column" in part) {
       const values = table.column(part.$column);
@@ -78,7 +94,7 @@
       return low.flatMap((value, row) => [value, high[row], null]);
     }
     if ("$image" in part) return images[part.$image];
-    return Object.fromEntries(Object.entries(part).map(([key, value]) => [key, look(value, table, images)]));
+    return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, look(value, table, images, name)]));
   }
   function merged(base, patch) {
     if (patch === undefined) return base;
@@ -127,6 +143,9 @@
 
   // ---- Pictures ----
   const NARROW = 620;
+  // Paper is narrower than a screen: what a sheet of A4 or Letter leaves between its margins and those of a card.
+  const PAPER = 600;
+  let printing = false;
   const MODEBAR = ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "hoverClosest3d", "tableRotation", "resetCameraLastSave3d"];
   // Plotly offers to send a plot to its makers unless it is told not to.
   const ALONE = { showSendToCloud: false, showEditInChartStudio: false, showLink: false, plotlyServerURL: "", topojsonURL: "" };
@@ -136,7 +155,7 @@
       this.article = article;
       this.content = json(one("script.content", article));
       this.plot = one(".plot", article);
-      this.view = this.content.views[0];
+      this.view = this.content.views[this.content.first];
       this.drawn = false;
       this.selects = [];
       this.makePickers();
@@ -186,8 +205,10 @@
       };
       let candidates = this.content.views.filter(fitting);
       if (!candidates.length) candidates = this.content.views.filter((view) => view.at[level] === value);
-      if (!candidates.length) return;
-      this.view = candidates.reduce((best, view) => (kept(view) > kept(best) ? view : best));
+      if (candidates.length) this.show(candidates.reduce((best, view) => (kept(view) > kept(best) ? view : best)));
+    }
+    show(view) {
+      this.view = view;
       this.fillPickers();
       this.showText();
       this.countRows();
@@ -217,7 +238,8 @@
     // The figure as plotly takes it, for the width and the theme of now.
     figure() {
       const raw = whole(this.content.figures[this.view.figure]);
-      const available = this.article.clientWidth - parseFloat(getComputedStyle(this.article).paddingLeft) * 2;
+      const room = this.article.clientWidth - parseFloat(getComputedStyle(this.article).paddingLeft) * 2;
+      const available = printing ? Math.min(room, PAPER) : room;
       const narrow = available < NARROW ? raw.narrow ?? {} : {};
       const data = raw.data.map((trace, place) => merged(trace, narrow.data?.[place]));
       const layout = merged(raw.layout, narrow.layout);
@@ -393,10 +415,12 @@
   let before = null;
   addEventListener("beforeprint", () => {
     before = document.documentElement.dataset.theme;
+    printing = true;
     setTheme(false);
     pictures.forEach((picture) => picture.draw());
   });
   addEventListener("afterprint", () => {
+    printing = false;
     setTheme(before === "dark");
     redraw();
   });
@@ -493,8 +517,15 @@
     button.addEventListener("click", () => {
       const open = button.parentElement.classList.toggle("all");
       button.setAttribute("aria-expanded", String(open));
-      button.textContent = open ? "Show fewer" : `Show all ${all("li", button.parentElement).length}`;
+      button.textContent = open ? "Show fewer" : button.dataset.all;
     });
+    button.dataset.all = button.textContent;
+  }
+  // A link of a finding or a warning goes to the choices that it speaks of, too.
+  for (const link of all("a[data-at]")) {
+    const picture = pictures.find((item) => `#${item.article.id}` === link.getAttribute("href"));
+    const at = link.dataset.at;
+    link.addEventListener("click", () => picture.show(picture.content.views.find((view) => JSON.stringify(view.at) === JSON.stringify(JSON.parse(at)))));
   }
   document.documentElement.dataset.ready = "yes";
 })();

@@ -1,4 +1,4 @@
-"""How interference changes during training: indexes, GD and GM, and routing, over steps."""
+"""How interference changes during training: indexes, GD and GM, routing, and the loss, over steps."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ from figures.tables.dynamics import DynamicsTables
 from figures.tables.runs import Run
 
 EVERY = "all together"
+PLAIN = "as it is"
 # Cells of every step in one page: about 60 bytes each.
 MOST_ROWS = 60_000
 
@@ -24,7 +25,9 @@ def pictures(runs: Sequence[Run]) -> list[Picture]:
     found = [_index(moving)] if any(tables.index for _, tables in moving) else []
     found += [_cells(moving)] if any(tables.gd for _, tables in moving) else []
     routed = [(run, tables) for run, tables in moving if tables.routing is not None]
-    return found + ([_routing(routed)] if routed else [])
+    found += [_routing(routed)] if routed else []
+    lost = [(run, tables) for run, tables in moving if tables.loss is not None]
+    return found + ([_loss(lost)] if lost else [])
 
 
 def _marks(names: Sequence[str], tasks: dict[str, str]) -> dict[str, Mark]:
@@ -35,7 +38,7 @@ def _index(moving: Moving) -> Picture:
     parts = []
     for run, tables in moving:
         for level, frame in tables.index.items():
-            for scale, stem in (("as it is", "index"), ("divided by the maximum of its step", "index_normalised")):
+            for scale, stem in ((PLAIN, "index"), ("divided by the maximum of its step", "index_normalised")):
                 if stem in frame:
                     bounds = {f"{stem}_{end}": end for end in ("low", "high")}
                     columns = {"step": "step", "name": "name", "batches": "batches", stem: "value"} | bounds
@@ -71,7 +74,7 @@ def _index(moving: Moving) -> Picture:
                         ("low", "high") if bounded else None,
                         ("step", "tug-of-war index"),
                         hover,
-                        0.0,
+                        1.0 if scale == PLAIN else 0.0,
                     )
                     views.append(View((run.name, level, scale, label), figure, text, table, rows.span))
     return Picture("dynamics-index", ("Run", "Level", "Index", "Show"), views)
@@ -147,3 +150,26 @@ def _routing(moving: Moving) -> Picture:
             )
             views.append(View((run.name, task), figure, text, table, part.span))
     return Picture("dynamics-routing", ("Run", "Task"), views)
+
+
+def _loss(moving: Moving) -> Picture:
+    parts = [
+        pd.concat([pd.DataFrame({"run": run.name}, index=tables.loss.index), tables.loss], axis=1)
+        for run, tables in moving
+        if tables.loss is not None
+    ]
+    table = Table(pd.concat(parts, ignore_index=True))
+    views = []
+    for run, _ in moving:
+        text, rows = explain.loss(run), table.rows(run=run.name)
+        names = order_by_task(list(dict.fromkeys(rows.frame["dataset"])), run.tasks)
+        marks = _marks(names, run.tasks)
+        series = {
+            name: Series(name, rows & table.rows(dataset=name), marks[name].colour, marks[name].symbol)
+            for name in names
+        }
+        hover = [("", "dataset", ""), ("step", "step", "d"), ("loss", "loss", ".4~g")]
+        for label, chosen in ({EVERY: list(series.values())} | {name: [one] for name, one in series.items()}).items():
+            figure = lines(chosen, "step", "loss", None, ("step", "mean loss"), hover)
+            views.append(View((run.name, label), figure, text, table, rows.span))
+    return Picture("dynamics-loss", ("Run", "Show"), views)

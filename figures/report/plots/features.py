@@ -27,7 +27,7 @@ from figures.tables.runs import Run
 STAGES = {"before": "before the connector", "after": "after the connector"}
 SEVERAL = "all, side by side"
 # Points of one picture in the page: about 45 bytes each.
-MOST_ROWS = 60_000
+MOST_ROWS = 40_000
 # From here on points are drawn by the graphics card.
 MANY = 2000
 MEASURES = {"silhouette": "silhouette", "knn_purity": "kNN purity"}
@@ -55,12 +55,7 @@ def _embedding(runs: Sequence[Run], dimensions: int) -> Picture:
         names = order_by_task(list(dict.fromkeys(frame["dataset"])), run.tasks)
         ordered = in_order(frame, {"stage": list(STAGES), "dataset": names}).sort_values("seed", kind="stable")
         parts.append(pd.concat([pd.DataFrame({"run": run.name}, index=ordered.index), ordered], axis=1))
-    every = pd.concat(parts, ignore_index=True)
-    first = int(every["seed"].min())
-    notes: tuple[str, ...] = ()
-    if len(every) > MOST_ROWS:
-        every = every[every["seed"] == first]
-        notes = (f"Only seed {first} is in this page, which would be too large with all; the others are in features/.",)
+    every, notes = _fitting(pd.concat(parts, ignore_index=True))
     table = Table(every)
     views: list[View] = []
     choices = ([(SEVERAL, list(runs))] if len(runs) > 1 else []) + [(run.name, [run]) for run in runs]
@@ -74,6 +69,22 @@ def _embedding(runs: Sequence[Run], dimensions: int) -> Picture:
                 figure = _clouds(part, chosen, by, dimensions)
                 views.append(View((label, f"by {by}", str(seed)), figure, text, table, part.span))
     return Picture(f"features-{dimensions}d", ("Run", "Colours", "Seed"), views, notes=notes)
+
+
+def _fitting(every: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """As many points as a page has room for: one seed first, then every second, third … sample of each dataset."""
+    notes = []
+    seeds = sorted(set(every["seed"]))
+    if len(every) > MOST_ROWS and len(seeds) > 1:
+        every = every[every["seed"] == seeds[0]]
+        notes.append(f"Only seed {seeds[0]} is in this page, which would be too large with all of them.")
+    if len(every) > MOST_ROWS:
+        one_in, whole = -(-len(every) // MOST_ROWS), len(every)
+        # Both stages hold the same samples in the same order, so that the same are kept before and after.
+        numbers = every.groupby(["run", "stage", "seed", "dataset"], sort=False).cumcount()
+        every = every[numbers % one_in == 0]
+        notes.append(f"{len(every):,} of {whole:,} points are in this page, one in {one_in} of every dataset.")
+    return every, (f"{' '.join(notes)} All are in features/.",) if notes else ()
 
 
 def _clouds(points_: Chosen, runs: Sequence[Run], by: str, dimensions: int) -> Figure:
@@ -231,6 +242,7 @@ def _form(frame: pd.DataFrame, title: str, about: tuple[str, str, str], tasks: M
         hover=hover,
         reference=None,
         tasks=tasks,
+        also=("chance",),
     )
 
 
@@ -276,7 +288,8 @@ def _stability(runs: Sequence[Run]) -> Picture:
                 continue
             hover = [("", "name", ""), ("seed", "seed", "d"), ("and", "other_seed", "d"), (title, "value", ".4~f")]
             names = list(dict.fromkeys(rows.frame["name"]))
-            form = Points(names, "name", "value", "", "", title, [*hover, ("chance", "chance", ".3~f")], reference=None)
+            hover.append(("chance", "chance", ".3~f"))
+            form = Points(names, "name", "value", "", "", title, hover, reference=None, also=("chance",))
             series = [Series("one pair of seeds each" if measure == "neighbour_overlap" else "one seed each", rows)]
             figure = points(series, form)
             _chance(figure, rows, form, series)

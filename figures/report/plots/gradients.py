@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from figures.explaining import interference as explain
-from figures.palette import order_by_task
+from figures.palette import GD_BOUND, order_by_task
 from figures.report.chart import Figure, Picture, Table, View
 from figures.report.plots.cells import Cells, map_and_rows, map_figure, map_view, row_view
 from figures.report.plots.maps import Scale, beside
@@ -13,8 +13,6 @@ from figures.report.plots.marks import run_marks
 from figures.report.plots.parts import Points, Series, in_order, interval_lines, names_in, points
 from figures.tables.gradients import LEVELS, GradientTables, LevelTables
 
-# The bound of the static pictures: figures/interference.py, which needs matplotlib.
-GD_BOUND = 1.0
 GD, GM = "GD (direction)", "GM (magnitude)"
 BOTH = "GD and GM"
 SCALES = {
@@ -88,7 +86,11 @@ def _intervals(levels: Sequence[tuple[GradientTables, str]], table: Table) -> Pi
             cells = _kind_of_cells(run, level, measure)
             chosen = table.rows(run=run.name, level=level, measure=measure)
             views += [row_view(chosen, cells, row, (run.name, level, measure, row), text) for row in cells.rows]
-    return Picture("intervals", ("Run", "Level", "Measure", "Interfered with"), views)
+    # A row that is not to be trusted is a poor beginning.
+    run, level = levels[0]
+    doubtful = run.levels[level].sign_uncertain
+    first = next((number for number, view in enumerate(views) if view.at[-1] not in doubtful), 0)
+    return Picture("intervals", ("Run", "Level", "Measure", "Interfered with"), views, first=first)
 
 
 def _indexes(runs: Sequence[GradientTables]) -> Picture:

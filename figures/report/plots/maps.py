@@ -107,7 +107,7 @@ def heat_map(
             "xaxis": {**columns[2], **named, "tickangle": steep},
             "yaxis": {**rows[2], "title": {"text": ""}},
         },
-        "data": [{"texttemplate": written_there, "textfont": {"size": 10}, "colorbar": {"nticks": 3}}],
+        "data": [{"texttemplate": written_there, "textfont": {"size": 10}, "colorbar": few_ticks(scale)}],
     }
     return {"data": [data], "layout": layout, "narrow": narrow, "widest": 330 + 74 * width}
 
@@ -115,7 +115,20 @@ def heat_map(
 def _colour_bar(scale: Scale) -> dict[str, Any]:
     place = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 1.0, "yanchor": "bottom", "ypad": 4}
     title = {"text": scale.title, "side": "top", "font": {"size": 12}}
-    return place | {"title": title, "len": 1.0, "thickness": 10, "outlinewidth": 0, "nticks": 5}
+    return place | {"title": title, "len": 1.0, "thickness": 10, "outlinewidth": 0} | _colour_ticks(scale, 5)
+
+
+def few_ticks(scale: Scale) -> dict[str, Any]:
+    """Ticks of the colours on a phone."""
+    return _colour_ticks(scale, 3)
+
+
+def _colour_ticks(scale: Scale, number: int) -> dict[str, Any]:
+    """Colours about a middle have ticks at their ends and at the middle, whatever numbers these are."""
+    if not scale.diverging:
+        return {"nticks": number}
+    step = (scale.high - scale.low) / (number - 1)
+    return {"tickvals": [scale.low + place * step for place in range(number)], "tickformat": ".2~g"}
 
 
 def beside(left: Figure, right: Figure) -> Figure:
@@ -141,9 +154,9 @@ def beside(left: Figure, right: Figure) -> Figure:
         "yaxis": above["yaxis"] | {"domain": [upper, 1.0]},
         "yaxis2": below["yaxis"] | {"domain": [0.0, lower], "showticklabels": True},
     }
-    whole = {"colorbar": {"x": 0.5, "len": 1.0, "nticks": 3}}
-    written = [figure["narrow"]["data"][0] for figure in (left, right)]
-    data = [written[0] | whole, written[1] | {"colorbar": {"x": 0.5, "len": 1.0, "y": lower, "nticks": 3}}]
+    data = [dict[str, Any](figure["narrow"]["data"][0]) for figure in (left, right)]
+    for cells, y in zip(data, (1.0, lower), strict=True):
+        cells["colorbar"] = cells["colorbar"] | {"x": 0.5, "len": 1.0, "y": y}
     few = len(one["xaxis"]["tickvals"]) <= MOST_WRITTEN_BESIDE
     for cells in (first, second):
         cells |= {"texttemplate": cells["texttemplate"] if few else "", "textfont": {"size": 11}}

@@ -5,7 +5,7 @@ one figure serves light, dark and paper.
 """
 
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ INK, MUTED = "var(--ink)", "var(--muted)"
 WIDE_LABEL, NARROW_LABEL = 30, 15
 # More bands than this over one another show nothing.
 MOST_BANDS = 8
+FEW_BANDS = 3
+# A point is astray that lies further outside the middle half of all points than so many times its width.
+FAR = 3.0
 Hover = Sequence[tuple[str, str, str]]
 """Per line of a hover text: what stands before the number, its column, its format (empty for names)."""
 UPPER = "to"
@@ -111,6 +114,7 @@ class Points:
         bars: from the reference to the points.
         tasks: task of each name.
         marked: names to beware of.
+        also: columns of numbers that the caller draws too, such as what chance would give.
     """
 
     names: Sequence[str]
@@ -125,6 +129,7 @@ class Points:
     bars: bool = False
     tasks: Mapping[str, str] = field(default_factory=dict)
     marked: Collection[str] = ()
+    also: Sequence[str] = ()
 
 
 def points(series: Sequence[Series], form: Points) -> Figure:
@@ -158,22 +163,30 @@ def points(series: Sequence[Series], form: Points) -> Figure:
         )
     wide, narrow = both_ticks(form.names, form.tasks, form.marked)
     limits = _limits([one.chosen.frame for one in series], form)
-    for number, one in enumerate(series):
-        data += _arrows(one, form, heights[number], limits, str(number))
+    arrows = [
+        arrow for number, one in enumerate(series) for arrow in _arrows(one, form, heights[number], limits, number)
+    ]
+    data += arrows
+    title = f"{form.axis} (◂ ▸: beyond the axis)" if arrows else form.axis
     rows = len(form.names) * max(26, 12 * len(series) + 8)
     layout = {
         "height": 130 + rows + (30 if len(series) > 1 else 0),
         "margin": {"t": 20, "r": 16, "b": 60, "l": 60},
-        "xaxis": {"title": {"text": form.axis, "standoff": 10}, "range": limits, "zeroline": False},
-        "yaxis": {**wide, "range": [len(form.names) - 0.4, -0.6], "zeroline": False, "ticks": ""},
+        "xaxis": {"title": {"text": title, "standoff": 10}, "range": limits, "zeroline": False},
+        "yaxis": {**wide, "range": [len(form.names) - 0.4, -0.6], "zeroline": False, **_apart()},
         "shapes": _rule(form.reference, "x"),
         "barmode": "overlay",
     }
     if len(series) > 1:
         layout |= {"legend": above_legend(), "margin": {"t": 44, "r": 16, "b": 60, "l": 60}}
     # A title that is wider than a phone would be cut at both ends.
-    below = {"yaxis": narrow, "xaxis": {"title": {"text": "<br>".join(textwrap.wrap(form.axis, 28))}}}
+    below = {"yaxis": narrow, "xaxis": {"title": {"text": "<br>".join(textwrap.wrap(title, 28))}}}
     return {"data": data, "layout": layout, "narrow": {"layout": below}, "widest": 980}
+
+
+def _apart() -> dict[str, Any]:
+    """Ticks that nobody sees keep labels away from arrows at the edge of the plot."""
+    return {"ticks": "outside", "ticklen": 8, "tickcolor": "rgba(0,0,0,0)"}
 
 
 def above_legend() -> dict[str, Any]:
@@ -195,7 +208,7 @@ def lines(
     for number, one in enumerate(series):
         steps = one.chosen.column(x)
         if ends and len(series) <= MOST_BANDS:
-            data += _band(one, steps, ends, str(number))
+            data += _band(one, steps, ends, str(number), 0.16 if len(series) <= FEW_BANDS else 0.09)
         data.append(
             {
                 "type": "scatter",
@@ -212,8 +225,10 @@ def lines(
             }
         )
     frames = [one.chosen.frame for one in series]
-    form = Points([], "", value, *(ends or ("", "")), axis="", hover=hover, reference=reference)
+    form = Points((), "", value, *(ends or ("", "")), axis="", hover=hover, reference=reference)
     limits = _limits(frames, form)
+    for number, one in enumerate(series):
+        data += _points_beyond(one, x, form, limits, number)
     # One line of the legend holds about five names; plotly puts it above the plot and grows downwards from there.
     layout = {
         "height": 440 + 20 * (len(series) // 5),
@@ -227,13 +242,15 @@ def lines(
     return {"data": data, "layout": layout, "narrow": {"layout": below}, "widest": 980}
 
 
-def _band(one: Series, steps: dict[str, Any], ends: tuple[str, str], group: str) -> list[dict[str, Any]]:
+def _band(
+    one: Series, steps: dict[str, Any], ends: tuple[str, str], group: str, opacity: float
+) -> list[dict[str, Any]]:
     """Intervals over steps as a surface about the line."""
     assert isinstance(one.colour, str)
     red, green, blue = (int(one.colour[place : place + 2], 16) for place in (1, 3, 5))
     quiet = {"hoverinfo": "skip", "legendgroup": group, "showlegend": False, "line": {"width": 0}}
     edge = {"type": "scatter", "mode": "lines", "x": steps} | quiet
-    surface = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},0.16)"}
+    surface = {"fill": "tonexty", "fillcolor": f"rgba({red},{green},{blue},{opacity})"}
     return [edge | {"y": one.chosen.column(ends[0])}, edge | {"y": one.chosen.column(ends[1])} | surface]
 
 
@@ -260,22 +277,47 @@ def _intervals(one: Series, form: Points, at: Sequence[float], group: str) -> li
 
 
 def _arrows(
-    one: Series, form: Points, at: Sequence[float], limits: Sequence[float], group: str
+    one: Series, form: Points, at: Sequence[float], limits: Sequence[float], group: int
 ) -> list[dict[str, Any]]:
-    """A mark at the edge of the plot for every interval that goes on beyond it."""
-    ends, frame = _ends(form), one.chosen.frame
+    """A mark at the edge of the plot for every interval or point that lies beyond it."""
+    columns, frame = ([form.value], [form.value]), one.chosen.frame
+    for low, high in _ends(form):
+        columns[0].append(low)
+        columns[1].append(high)
     found = []
     for place, symbol, side in ((0, "triangle-left", -1), (1, "triangle-right", 1)):
-        beyond = np.zeros(len(frame), dtype=bool)
-        for pair in ends:
-            beyond |= side * frame[pair[place]].to_numpy(dtype=float) > side * limits[place]
+        ends = side * frame[columns[place]].to_numpy(dtype=float)
+        beyond = np.asarray((ends > side * limits[place]).any(axis=1))
         if beyond.any():
-            colour = one.colour if isinstance(one.colour, str) else MUTED
             marks = {"x": [limits[place]] * int(beyond.sum()), "y": np.asarray(at)[beyond].tolist()}
-            style = {"mode": "markers", "marker": {"symbol": symbol, "size": 8, "color": colour}, "cliponaxis": False}
-            quiet = {"hoverinfo": "skip", "showlegend": False, "legendgroup": group}
-            found.append({"type": "scatter", **marks, **style, **quiet})
+            found.append({**marks, **_edge_marks(one, beyond, form, symbol, group)})
     return found
+
+
+def _points_beyond(one: Series, x: str, form: Points, limits: Sequence[float], group: int) -> Iterator[dict[str, Any]]:
+    """A mark at the edge of the plot for every point of a line that lies beyond it."""
+    values = one.chosen.frame[form.value].to_numpy(dtype=float)
+    for limit, symbol, side in ((limits[0], "triangle-down", -1), (limits[1], "triangle-up", 1)):
+        beyond = np.asarray(side * values > side * limit)
+        if beyond.any():
+            steps = one.chosen.frame[x].to_numpy()[beyond].tolist()
+            yield {"x": steps, "y": [limit] * len(steps), **_edge_marks(one, beyond, form, symbol, group)}
+
+
+def _edge_marks(one: Series, beyond: np.ndarray, form: Points, symbol: str, group: int) -> dict[str, Any]:
+    """Marks at the edge of a plot, whose hover text has the numbers that are beyond it."""
+    colour = one.colour if isinstance(one.colour, str) else MUTED
+    part = Chosen(one.chosen.table, one.chosen.positions[beyond])
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "marker": {"symbol": symbol, "size": 9, "color": colour},
+        "cliponaxis": False,
+        "showlegend": False,
+        "legendgroup": str(group),
+        "customdata": part.zipped([column for _, column, _ in form.hover]),
+        "hovertemplate": hover_text(form.hover),
+    }
 
 
 def _ends(form: Points) -> list[tuple[str, str]]:
@@ -285,20 +327,32 @@ def _ends(form: Points) -> list[tuple[str, str]]:
 
 def _limits(frames: Sequence[pd.DataFrame], form: Points) -> list[float]:
     """Limits of an axis; an interval without end is cut by them, or it would press all others flat."""
-    values = np.concatenate([frame[form.value].to_numpy(dtype=float) for frame in frames])
-    values = np.append(values[np.isfinite(values)], [] if form.reference is None else [form.reference])
-    if not len(values):
+    every = pd.concat([frame.reset_index(drop=True) for frame in frames], ignore_index=True)
+    values = every[form.value].to_numpy(dtype=float)
+    kept = values[np.isfinite(values) & ~_astray(every, form)]
+    also = every[[column for column in form.also if column in every]].to_numpy(dtype=float).ravel()
+    core = np.concatenate([kept, also[np.isfinite(also)], [] if form.reference is None else [form.reference]])
+    if not len(core):
         return [0.0, 1.0]
-    low, high = float(values.min()), float(values.max())
+    low, high = float(core.min()), float(core.max())
     room = max(high - low, 0.02 * max(abs(low), abs(high)), 1e-9)
-    both = np.concatenate(
-        [np.empty((0, 2)), *(frame[list(pair)].to_numpy(dtype=float) for frame in frames for pair in _ends(form))]
-    )
+    both = np.concatenate([np.empty((0, 2)), *(every[list(pair)].to_numpy(dtype=float) for pair in _ends(form))])
     both = both[np.isfinite(both).all(axis=1)]
     lowest, highest = (float(both[:, 0].min()), float(both[:, 1].max())) if len(both) else (low, high)
     start, stop = max(min(low, lowest), low - room), min(max(high, highest), high + room)
     pad = 0.04 * max(stop - start, 1e-9)
     return [start - pad, stop + pad]
+
+
+def _astray(frame: pd.DataFrame, form: Points) -> np.ndarray:
+    """Points far from all others that say nothing, their interval spanning the reference: not worth an axis."""
+    if form.reference is None or not form.low or len(frame) < 4:
+        return np.zeros(len(frame), dtype=bool)
+    values, low, high = (frame[column].to_numpy(dtype=float) for column in (form.value, form.low, form.high))
+    quarter, most = np.nanpercentile(values, [25, 75]) if np.isfinite(values).any() else (0.0, 0.0)
+    reach = FAR * (most - quarter)
+    far = (values < quarter - reach) | (values > most + reach)
+    return far & (low <= form.reference) & (form.reference <= high) & (reach > 0)
 
 
 def _rule(value: float | None, axis: str) -> list[dict[str, Any]]:

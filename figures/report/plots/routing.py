@@ -50,7 +50,7 @@ def _weights(routed: Routed) -> Picture:
     views = []
     for run, routing in routed:
         for router in routing.routers:
-            text = explain.weights(run, router)
+            texts = {"mean weight": explain.weights(run, router), "load": explain.load(run, router)}
             here = table.rows(run=run.name, router=router)
             for level in _levels(here.frame):
                 for measure in ("mean weight", "load"):
@@ -74,7 +74,8 @@ def _weights(routed: Routed) -> Picture:
                             reference=1 / len(experts),
                             tasks=routing.tasks,
                         )
-                        views += map_and_rows(chosen, cells, (run.name, router, level, measure, label), text)
+                        at = (run.name, router, level, measure, label)
+                        views += map_and_rows(chosen, cells, at, texts[measure])
     return Picture("routing", (*_WHERE, "Measure", "Checkpoint", "Show"), views)
 
 
@@ -131,6 +132,7 @@ def _information(run: Run, router: str, routing: RoutingTables, table: Table) ->
         axis="mutual information in bits (open marks: 95 % point under shuffled labels)",
         hover=[*hover, ("p", "p_value", ".3~g")],
         reference=0.0,
+        also=("null_high",),
     )
     series = _by_checkpoint(table, rows, routing)
     figure = points(series, form)
@@ -141,7 +143,7 @@ def _information(run: Run, router: str, routing: RoutingTables, table: Table) ->
         mark = {"color": one.colour, "symbol": "line-ns-open", "size": 14, "line": {"width": 2}}
         null = {"type": "scatter", "mode": "markers", "x": one.chosen.column("null_high"), "y": at, "marker": mark}
         figure["data"].append(null | {"legendgroup": str(number), "showlegend": False, "hoverinfo": "x"})
-    text = explain.measures(run, router)
+    text = explain.information(run, router)
     return [View((run.name, router, INFORMATION, "task and dataset"), figure, text, table, rows.span)]
 
 

@@ -89,14 +89,12 @@ def _bars(runs: dict[str, Chosen], marks: dict[str, tuple[str, str]]) -> Figure:
             data.append(line | group | {"line": {"color": "var(--interval)", "width": 2}} | _silent())
         for column, (label, dash) in NULLS.items():
             if column in rows.frame:
-                # All runs together would be a thicket of lines: their nulls are for the views of one run.
-                only = len(runs) == 1
+                # More than two runs together would be a thicket of lines: their nulls are for the views of one run.
+                only, few = len(runs) == 1, len(runs) <= 2
                 line = {"type": "scatter", "mode": "lines+markers", "x": middles, "y": rows.column(column)}
                 style = {"line": {"color": "var(--ink)" if only else colour, "dash": dash, "width": 1.5}}
                 shown = {"name": label if only else plot_text(f"{name}: {label}"), "marker": {"size": 5}}
-                data.append(
-                    line | style | shown | {"visible": True if only else "legendonly"} | {"hoverinfo": "y+name"}
-                )
+                data.append(line | style | shown | {"visible": True if few else "legendonly"} | {"hoverinfo": "y+name"})
     layout = {
         "height": 430 + (0 if len(runs) == 1 else 24 * len(runs)),
         "margin": {"t": 40, "r": 16, "b": 60, "l": 64},

@@ -18,7 +18,7 @@ from figures.tables.runs import Run
 # Rows of the table in one page: about 50 bytes each.
 MOST_ROWS = 50_000
 # Clear where there is no weight, so that the image stays what it is, in the dark too.
-GLOW = [[0.0, "rgba(255, 190, 60, 0)"], [0.5, "rgba(245, 130, 20, 0.45)"], [1.0, "rgba(214, 40, 10, 0.78)"]]
+GLOW = [[0.0, "rgba(255, 190, 60, 0)"], [0.5, "rgba(245, 130, 20, 0.38)"], [1.0, "rgba(214, 40, 10, 0.62)"]]
 ALONE = "the image alone"
 HOVER = (("expert ", "expert", ""), ("weight", "weight", ".4~f"), ("token", "token", "d"))
 PLACES = ("left", "top", "right", "bottom")
@@ -44,25 +44,22 @@ def pictures(runs: Sequence[Run]) -> list[Picture]:
         for router in routing.routers:
             views += _views(run, router, routing, table)
     notes = (f"{left_out} more images are in routing/tokens.csv; the page would be too large with them.",)
-    return [
-        Picture(
-            "tokens", ("Run", "Router", "Checkpoint", "Image", "Weights of"), views, images, notes if left_out else ()
-        )
-    ]
+    pickers = ("Run", "Router", "Checkpoint", "Image", "Weights of")
+    return [Picture("tokens", pickers, views, images, notes if left_out else (), _busiest(views, table))]
+
+
+def _busiest(views: Sequence[View], table: Table) -> int:
+    """The expert of the first image that has most weight there: one without any would show the image alone."""
+    same = [view for view in views if view.at[:-1] == views[0].at[:-1] and view.at[-1] != ALONE]
+    weights = [float(table.frame["weight"].iloc[slice(*view.rows or (0, 0))].mean()) for view in same]
+    return views.index(same[weights.index(max(weights))])
 
 
 def _shown(routing: RoutingTables) -> pd.DataFrame | None:
-    """Tokens whose image is there, ``image`` being the name of its file."""
+    """Tokens whose image is there."""
     if routing.tokens is None:
         return None
-    tokens = routing.tokens
-    # Tables name an image by its file, or by its number within the dataset.
-    names = [
-        image if image in routing.images else f"{dataset}-{image}.png"
-        for dataset, image in zip(tokens["dataset"], tokens["image"], strict=True)
-    ]
-    named = tokens.assign(image=names)
-    kept = named[named["image"].isin(list(routing.images))]
+    kept = routing.tokens[routing.tokens["image"].isin(list(routing.images))]
     return None if kept.empty else kept
 
 
@@ -133,7 +130,12 @@ def _canvas(data: list[dict[str, Any]], source: dict[str, str], ratio: float) ->
     }
     # A figure without any trace has no axes to put an image on.
     empty = [{"type": "scatter", "x": [None], "y": [None], "hoverinfo": "skip", "showlegend": False}]
-    return {"data": data or empty, "layout": layout, "narrow": {"layout": {"height": 340}}, "widest": 560}
+    # On a phone the scale stands below, where it takes no width from the image.
+    below = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "top", "nticks": 5}
+    bar = {"colorbar": below | {"title": {"text": "weight", "side": "bottom"}}}
+    marked = [{"marker": bar} if "marker" in trace else bar for trace in data]
+    narrow = {"layout": {"height": 390, "margin": {"b": 60}}, "data": marked}
+    return {"data": data or empty, "layout": layout, "narrow": narrow, "widest": 560}
 
 
 def _ratio(image: Path) -> float:

@@ -207,10 +207,10 @@ def test_only_what_was_probed_alike_is_compared():
     a = recording_of(gradients, names, tasks={"x": "VQA", "y": "VQA", "z": "CLS"}, metadata={"batch_size": 4})
     fewer = recording_of(gradients[1:], names[1:], tasks=a.tasks, metadata=a.metadata)
     cases = [
-        (fewer, "numbers of batches of dataset 'x' differ \\(10 and 9\\)"),
-        (replace(a, metadata={"batch_size": 8}), "batch size differ \\(4 and 8\\)"),
-        (replace(a, metadata={}), "batch size differ \\(4 and unknown\\)"),
-        (replace(a, tasks={**a.tasks, "z": "REC"}), "tasks of dataset 'z' differ \\(CLS and REC\\)"),
+        (fewer, "differ in numbers of batches of dataset 'x' \\(10 and 9\\)"),
+        (replace(a, metadata={"batch_size": 8}), "differ in batch size \\(4 and 8\\)"),
+        (replace(a, metadata={}), "differ in batch size \\(4 and unknown\\)"),
+        (replace(a, tasks={**a.tasks, "z": "REC"}), "differ in tasks of dataset 'z' \\(CLS and REC\\)"),
         (replace(a, datasets=["other"] * 30), "no dataset in common: x, y, z and other"),
     ]
     for other, message in cases:

@@ -68,6 +68,14 @@ def text():
     return of({"words": [{"x": torch.randn(5, 2, 6), "text": True}]})
 
 
+def called_all():
+    return of({"all": batches(0), "chest": batches(3)})
+
+
+def task_called_all():
+    return of({"slake": batches(0), "chest": batches(3)}, {"slake": "VQA", "chest": "all"})
+
+
 def many():
     name = "a very long name of a dataset, such as people may give"
     return of({f"{name}_{n:05}": batches(n, 1, 4) for n in range(40)})
@@ -245,6 +253,8 @@ def test_earlier_output_is_replaced_and_nothing_else(here, monkeypatch, capsys):
         ("same", (), "All 12 samples have the same features before the module connector"),
         ("bad", (), "The features before connector on dataset slake hold NaN or infinite values"),
         ("text", (), "No batch of words reaches the module connector"),
+        ("called_all", (), "A dataset or task is called 'all'"),
+        ("task_called_all", (), "A dataset or task is called 'all'"),
         ("setup", ("--samples", 0), "--samples is 0; take at least 1"),
         ("setup", ("--datasets", "chset"), "--datasets names 'chset'"),
         ("setup", ("--batch-size", 2), "--batch-size has no meaning with --setup"),

@@ -106,6 +106,17 @@ def test_a_glob_finds_the_outermost_modules_behind_wrappers():
     assert list(find_routers(model_with_gates(), "*gate*")) == ["module.layer0.gate", "module.layer1.gate"]
 
 
-def test_a_glob_that_matches_nothing_names_the_closest():
-    with pytest.raises(UserError, match=r"no router 'layer0.gates'.*closest names are .*layer0\.gate"):
-        find_routers(model_with_gates(), "layer0.gates")
+def test_a_glob_that_matches_nothing_names_modules_that_may_be_routers():
+    with pytest.raises(
+        UserError, match=r"no router 'connector.router'.*2 of its modules.*'module\.layer0\.gate', .*--router"
+    ):
+        find_routers(model_with_gates(), "connector.router")
+    layers = nn.ModuleDict({"layers": nn.ModuleList(nn.ModuleDict({"router": nn.Linear(2, 2)}) for _ in range(8))})
+    with pytest.raises(UserError, match=r"8 of its modules may be routers: 'layers\.\*\.router'\."):
+        find_routers(layers, "gate")
+
+
+def test_a_glob_that_matches_nothing_names_the_closest_where_no_name_says_router():
+    model = nn.ModuleDict({"chooser": nn.Linear(2, 2), "gate_proj": nn.Linear(2, 2)})
+    with pytest.raises(UserError, match=r"no router 'choser'.*closest names are chooser"):
+        find_routers(model, "choser")

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import tugofwar as tow
 from tugofwar.errors import UserError
@@ -110,6 +111,17 @@ def test_the_model_is_left_as_it_was_after_an_error():
 def test_what_the_caller_can_mend_is_one_sentence(datasets, more, message):
     with pytest.raises(UserError, match=message):
         record(Mixture(), datasets, **more)
+
+
+def test_a_module_that_is_no_router_may_have_no_loss_without_one_of_its_numbers():
+    classes = nn.Sequential(nn.Linear(2, 3))
+    batches = [{"x": torch.ones(4, 2)} for _ in range(3)]
+
+    def loss(model, batch):
+        return nn.functional.cross_entropy(model(batch["x"]), torch.zeros(4, dtype=torch.long))
+
+    with pytest.raises(UserError, match=r"without expert 0 of 0 is inf.*is 0 a router\?.*--no-switching-off"):
+        record(classes, {"a": batches}, routers="0", loss=loss)
 
 
 def test_more_experts_to_keep_than_there_are_is_said():

@@ -49,7 +49,7 @@ def test_every_byte_that_is_read_moves_the_bar(tmp_path: Path, monkeypatch: pyte
     bars: list[Any] = []
 
     class Bar:
-        def __init__(self, *, total: int, delay: float, **_: object) -> None:
+        def __init__(self, items: None, *, total: int, delay: float, **_: object) -> None:
             self.total, self.delay, self.done = total, delay, 0
             bars.append(self)
 

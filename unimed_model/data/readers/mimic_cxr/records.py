@@ -7,7 +7,6 @@ unpack into folders of their own, such as `physionet.org/files/mimic-cxr-jpg/2.1
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unimed_model.data.files import note, relative_name
+from unimed_model.data.progress import progress_bar
 
 Row = TypeVar("Row")
 
@@ -91,9 +91,8 @@ def image_of(name: str, where: str) -> str:
 
 def progress(rows: Iterable[Row], total: int) -> Iterable[Row]:
     """Return the same rows; going through them shows a bar on stderr when it takes over two seconds."""
-    from tqdm import tqdm
-
-    return tqdm(rows, total=total, desc="reading reports", unit="image", delay=2, leave=False, file=sys.stderr)
+    bar: Iterable[Row] = progress_bar(rows, total=total, desc="reading reports", unit="image")
+    return bar
 
 
 def folders(root: Path) -> list[Path]:

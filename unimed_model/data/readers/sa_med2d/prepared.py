@@ -10,6 +10,7 @@ from pathlib import Path
 from unimed_model.data.files import note, shown
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
+from unimed_model.data.progress import progress_bar
 from unimed_model.data.readers.regions import Region, named_boxes
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d import names
@@ -22,13 +23,11 @@ def prepared_regions(folder: Path, request: Request, options: SAMed2DOptions, fi
     Raises:
         UserError: a damaged file; names it.
     """
-    from tqdm import tqdm
-
     annotations = folder / f"regions_small_{request.split}"
     pictures = folder / f"images_small_{request.split}"
     note(annotations)
     paths = sorted(annotations.glob("*/*.json"))
-    for path in tqdm(paths, desc=request.dataset, unit="file", delay=2, leave=False):
+    for path in progress_bar(paths, desc=request.dataset, unit="file"):
         modality = path.parent.name
         note(path.parent)
         image = ImageFile(pictures / modality / f"{path.stem}.png")

@@ -14,6 +14,7 @@ from unimed_model.data.boxes import union
 from unimed_model.data.files import note, relative_name
 from unimed_model.data.findings import Findings
 from unimed_model.data.images import ImageFile
+from unimed_model.data.progress import progress_bar
 from unimed_model.data.readers.regions import Region, ambiguous, region_samples, size_or_finding
 from unimed_model.data.readers.request import Request
 from unimed_model.data.readers.sa_med2d import names
@@ -97,11 +98,9 @@ class PublishedForm:
 
     def _take(self, candidates: list[Candidate], regions: list[Region], quota: int) -> int:
         """Append the regions of candidates with a usable mask until there are `quota`; return the rank reached."""
-        from tqdm import tqdm
-
         if len(regions) >= quota:
             return 0
-        for candidate in tqdm(candidates, desc="masks", unit="mask", delay=2, leave=False):
+        for candidate in progress_bar(candidates, desc="masks", unit="mask"):
             region = self._region(candidate)
             if region is not None:
                 regions.append(region)

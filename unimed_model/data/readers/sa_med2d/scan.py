@@ -17,6 +17,7 @@ from typing import BinaryIO, Protocol
 
 from unimed_model.data.files import note, relative_name, shown
 from unimed_model.data.findings import Findings
+from unimed_model.data.progress import progress_bar
 from unimed_model.data.readers.regions import SEVERAL
 from unimed_model.data.readers.sa_med2d import names
 from unimed_model.data.readers.sa_med2d.names import GROUPS, Label, Labels, Picture
@@ -140,13 +141,12 @@ def entries(path: Path) -> Iterator[tuple[str, list[str]]]:
         UserError: missing, truncated, or not of the form `{image: [mask, ...]}`; names the file and the entry.
     """
     import ijson
-    from tqdm import tqdm
 
     note(path)
     try:
         with path.open("rb") as stream:
             size = path.stat().st_size
-            with tqdm(total=size, desc=path.name, unit="B", unit_scale=True, delay=2, leave=False) as bar:
+            with progress_bar(total=size, desc=path.name, unit="B", unit_scale=True) as bar:
                 yield from _entries(_Measured(stream, bar.update, path), path)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; complete the download.") from error

@@ -1,0 +1,59 @@
+"""`--quiet` reaches the progress bars of readers, many calls below the commands."""
+
+import pytest
+
+from tugofwar.cli import main
+from unimed_model import probing
+from unimed_model.data import progress, sources
+
+from ..unimed_model.report_roots import command, trained, write_root
+
+FEW = ("--batches", 2, "--batch-size", 2)
+COMMANDS = {
+    "gradients": ("--params", "connector.router.*", "--no-statistics", *FEW),
+    "routing": ("--no-switching-off", *FEW),
+    "features": ("--samples", 6),
+    "dynamics": ("--params", "connector.router.*", *FEW),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_root(tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture(scope="module")
+def run(root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "cmoe"
+    assert trained(root, out) == 0
+    return out
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """Whether each bar of the readers was to be seen; each dataset that is opened shows one."""
+    shown = []
+
+    def open_source(source, split):
+        with progress.progress_bar(total=1, desc="reading") as bar:
+            shown.append(not bar.disable)
+        return sources.open_source(source, split)
+
+    monkeypatch.setattr(probing, "open_source", open_source)
+    monkeypatch.setattr("unimed_model.data.open_source", open_source)
+    return shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_quiet_silences_the_readers_too(name, root, run, tmp_path, bars, capsys):
+    place = (run,) if name == "dynamics" else ("--ckpt", run)
+    words = (name, *place, "--data", root, *COMMANDS[name])
+    assert command(main, *words, "--out", tmp_path / "loud") == 0
+    assert bars
+    assert all(bars)
+    bars.clear()
+    capsys.readouterr()
+    assert command(main, *words, "--out", tmp_path / "quiet", "--quiet") == 0
+    assert bars
+    assert not any(bars)
+    assert "|" not in capsys.readouterr().err
