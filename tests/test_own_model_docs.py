@@ -19,6 +19,7 @@ PICTURES = {
     "two heads on one trunk": "heads/heatmap.png",
     "a LLaVA-type model": "llava/pictures/interference_llava.png",
     "a LoRA-tuned LLM": "lora/heatmap.png",
+    "a mixture of experts": "moe/pictures/interference_moe.png",
 }
 
 
@@ -38,7 +39,7 @@ def run(command, folder):
     return done.stdout
 
 
-def test_there_are_three_examples():
+def test_there_are_four_examples():
     assert set(EXAMPLES) == set(PICTURES)
 
 
