@@ -34,6 +34,8 @@ from tugofwar.recording import Recording
 from tugofwar.storage import strict_json
 
 Level = Mapping[str, Interference]
+# What the default estimator lacks is the better reason to tell.
+_DEFAULT_FIRST = (DEFAULT_ESTIMATOR, *(name for name in ESTIMATORS if name != DEFAULT_ESTIMATOR))
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,14 @@ def _measured(recording: Recording, resamples: int, level: float, seed: int) -> 
     diagnostics, left_out = {}, {}
     for name, groups in groupings.items():
         try:
-            results: Level = {e: interference(recording, groups, e, resamples, level, seed) for e in ESTIMATORS}
+            found = {e: interference(recording, groups, e, resamples, level, seed) for e in _DEFAULT_FIRST}
             diagnostics[name] = diagnose(recording, groups, resamples=resamples, level=level, seed=seed)
         except UserError as reason:
             if name == "dataset":
                 raise
             left_out[name] = str(reason)
         else:
-            levels[name] = results
+            levels[name] = {e: found[e] for e in ESTIMATORS}
     return Measurement(recording, levels, diagnostics, left_out)
 
 

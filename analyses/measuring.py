@@ -199,6 +199,7 @@ def measure(source: Source, out: Path, settings: Settings) -> Measurement | None
         settings = replace(settings, batches=int(earlier.metadata["batches"]) + settings.extend, keep_factors=True)
     with joined(), ExitStack() as stack:
         study = _agreed(lambda: stack.enter_context(source.open(settings)))
+        _check_names(study)
         metadata = _metadata(study, settings)
         if earlier is not None:
             check_extendable(out, earlier, study, {**metadata, "sketch": settings.sketch})
@@ -222,6 +223,7 @@ def forecast(source: Source, out: Path, settings: Settings) -> "Plan":
     if settings.extend is not None:
         settings = replace(settings, batches=int(earlier_recording(out).metadata["batches"]) + settings.extend)
     with source.open(settings) as study:
+        _check_names(study)
         return plan(
             study.model,
             study.datasets,
@@ -235,6 +237,13 @@ def forecast(source: Source, out: Path, settings: Settings) -> "Plan":
             tasks=study.tasks,
             **_engine_options(settings),
         )
+
+
+def _check_names(study: Study) -> None:
+    """A table's first column is headed ``dataset`` or ``task``, so that none of its names can be that."""
+    for level, names in (("dataset", study.datasets), ("task", study.tasks.values())):
+        if level in names:
+            raise UserError(f"A {level} is called {level!r}, which heads a column of the tables; rename it.")
 
 
 def _record(study: Study, settings: Settings, metadata: Mapping[str, Any], room: Workspace) -> Recording:

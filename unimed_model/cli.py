@@ -126,19 +126,21 @@ def train(
     if data is None or out is None:
         raise UserError("Training needs --data ROOT and --out RUN.")
     from . import training
+    from .data.progress import reading_quietly
     from .standing import left_out
 
-    outcome = training.train(
-        resolved,
-        data,
-        out,
-        weights=weights,
-        quiet=quiet,
-        overwrite=overwrite,
-        skip_missing=skip_missing,
-        feature_cache=feature_cache,
-        probe_every=probe_every,
-    )
+    with reading_quietly(quiet):
+        outcome = training.train(
+            resolved,
+            data,
+            out,
+            weights=weights,
+            quiet=quiet,
+            overwrite=overwrite,
+            skip_missing=skip_missing,
+            feature_cache=feature_cache,
+            probe_every=probe_every,
+        )
     training.leave_processes()
     if is_first():
         _print_outcome(out, outcome.value, missing_images(left_out(out)))

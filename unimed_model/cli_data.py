@@ -81,11 +81,13 @@ def check(
     from .data.preparation import report
     from .data.preparation.inspection import inspect
     from .data.preparation.pictures import Ledger
+    from .data.progress import reading_quietly
 
     offered = discover(root)
     sources, wanted = _asked(offered, datasets, root)
     ledger: Ledger = {}
-    found = [inspect(source, ledger, images=images, skip_missing=skip_missing, quiet=quiet) for source in sources]
+    with reading_quietly(quiet):
+        found = [inspect(source, ledger, images=images, skip_missing=skip_missing, quiet=quiet) for source in sources]
     rows = report.rows(found, wanted)
     typer.echo(json.dumps(rows, indent=2) if as_json else report.text(rows, found, [source.name for source in offered]))
     if wanted or any(inspection.unusable for inspection in found):
@@ -112,16 +114,18 @@ def prepare(
     """Read a data root once, look at every image, and write an index and the splits: training then starts at once."""
     from .data import discover
     from .data.preparation import preparing
+    from .data.progress import reading_quietly
 
     sources, wanted = _asked(discover(root), datasets, root)
     if wanted:
         raise UserError(f"{root} does not hold {', '.join(wanted)}.")
     settings = preparing.Settings(language, seed, skip_missing, digest, redraw)
     done = []
-    for result in preparing.prepare(root, out, sources, settings, whole=datasets is None, quiet=quiet):
-        done.append(result)
-        if not as_json:
-            typer.echo(result.text())
+    with reading_quietly(quiet):
+        for result in preparing.prepare(root, out, sources, settings, whole=datasets is None, quiet=quiet):
+            done.append(result)
+            if not as_json:
+                typer.echo(result.text())
     if as_json:
         typer.echo(json.dumps([result.to_dict() for result in done], indent=2))
     refused = [result for result in done if result.refused]

@@ -68,23 +68,25 @@ def answer(
     Greedy answers, both flavours of every metric, baselines and 95 % intervals beside them. What was interrupted goes
     on by the same command.
     """
+    from .data.progress import reading_quietly
     from .evaluation import evaluate
     from .score_text import results_text
 
     target = out or run / "evaluation"
-    results = evaluate(
-        run,
-        data,
-        target,
-        split=split,
-        names=tuple(name.strip() for name in datasets.split(",")) if datasets else None,
-        limit=limit,
-        batch_size=batch_size,
-        weights=weights,
-        quiet=quiet,
-        skip_missing=skip_missing,
-        allow_restricted_text=allow_restricted_text,
-    )
+    with reading_quietly(quiet):
+        results = evaluate(
+            run,
+            data,
+            target,
+            split=split,
+            names=tuple(name.strip() for name in datasets.split(",")) if datasets else None,
+            limit=limit,
+            batch_size=batch_size,
+            weights=weights,
+            quiet=quiet,
+            skip_missing=skip_missing,
+            allow_restricted_text=allow_restricted_text,
+        )
     if as_json:
         typer.echo(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
         return

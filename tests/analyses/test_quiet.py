@@ -4,6 +4,7 @@ import pytest
 
 from tugofwar.cli import main
 from unimed_model import probing
+from unimed_model.cli_eval import eval_main
 from unimed_model.data import progress, sources
 
 from ..unimed_model.report_roots import command, trained, write_root
@@ -57,3 +58,22 @@ def test_quiet_silences_the_readers_too(name, root, run, tmp_path, bars, capsys)
     assert bars
     assert not any(bars)
     assert "|" not in capsys.readouterr().err
+
+
+def test_quiet_silences_the_readers_when_a_run_is_evaluated(root, run, tmp_path, monkeypatch, capsys):
+    shown = []
+
+    def open_source(source, split):
+        with progress.progress_bar(total=1, desc="reading") as bar:
+            shown.append(not bar.disable)
+        return sources.open_source(source, split)
+
+    monkeypatch.setattr("unimed_model.evaluation.open_source", open_source)
+    words = (run, "--data", root, "--limit", 1)
+    assert command(eval_main, *words, "--out", tmp_path / "loud") == 0
+    assert shown
+    assert all(shown)
+    shown.clear()
+    assert command(eval_main, *words, "--out", tmp_path / "quiet", "--quiet") == 0
+    assert shown
+    assert not any(shown)

@@ -315,3 +315,18 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(here, monkeypatch, capsys,
     assert sentence in printed.err
     assert printed.err.count("\n") == 1
     assert not Path("deep").exists()
+
+
+@pytest.mark.parametrize(("level", "names", "tasks"), [("dataset", "dataset", "many"), ("task", "first", "task")])
+def test_a_name_that_heads_a_column_is_refused_before_anything_is_measured(
+    here, monkeypatch, capsys, level, names, tasks
+):
+    lines = [
+        "from my_study import datasets, loss, model",
+        f"def named(): return {{'model': model, 'datasets': {{{names!r}: datasets['sum']}}, 'loss': loss,",
+        f"                      'tasks': {{{names!r}: {tasks!r}}}}}",
+    ]
+    Path("named.py").write_text("\n".join(lines))
+    assert call(monkeypatch, "--out", "out", "--batches", 3, setup="named.py:named") == 2
+    assert f"A {level} is called {level!r}" in capsys.readouterr().err
+    assert not Path("out").exists()

@@ -83,7 +83,8 @@ def _check_alike(what: str, one: object, other: object) -> None:
     if one != other:
         shown = ["unknown" if value is None else str(value) for value in (one, other)]
         raise UserError(
-            f"The recordings cannot be compared, as they differ in {what} ({shown[0]} and {shown[1]}); record both alike."
+            f"The recordings cannot be compared, as they differ in {what} ({shown[0]} and {shown[1]}); record both "
+            "alike."
         )
 
 
