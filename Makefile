@@ -14,7 +14,7 @@ STEPS ?=
 BATCHES ?= 100
 # Batches of 12, not the paper's 4: what is left of a trained model's gradients drowns in the noise of smaller ones.
 BATCH_SIZE ?= 12
-# Batches per dataset where every checkpoint or expert is looked at, and images per dataset in pictures of features.
+# Batches per dataset where every expert is switched off, and images per dataset in pictures of features.
 FEW ?= 10
 SAMPLES ?= 40
 WORKERS ?= 2
@@ -41,7 +41,7 @@ demo: $(INSTALLED)
 	  $(call once,$$run/evaluation/scores.json,$(BIN)/unimed-eval $$run --data $(DEMO)/data >/dev/null); \
 	  $(call once,$$run/gradients/manifest.json,$(BIN)/tugofwar gradients $(PROBED) --ckpt $$run --batches $(BATCHES)); \
 	  $(call once,$$run/features/manifest.json,$(BIN)/tugofwar features --ckpt $$run --data $(DEMO)/data --samples $(SAMPLES)); \
-	  $(call once,$$run/dynamics/manifest.json,$(BIN)/tugofwar dynamics $$run $(PROBED) --batches $(FEW)); \
+	  $(call once,$$run/dynamics/manifest.json,$(BIN)/tugofwar dynamics $$run $(PROBED) --batches $(BATCHES)); \
 	done
 	@$(call once,$(CMOE)/routing/manifest.json,$(BIN)/tugofwar routing --ckpt $(CMOE) $(PROBED) --batches $(FEW))
 	@$(call once,$(CMOE)/difference/mlp/manifest.json,$(BIN)/tugofwar compare $(RUNS))
