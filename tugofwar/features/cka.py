@@ -42,8 +42,8 @@ def linear_cka(
         level: probability of the interval.
 
     Returns:
-        The estimate; None with fewer than ``FEWEST`` samples, or where CKA does not exist because all samples (or all
-        but one) have the same features on a side.
+        The estimate; None with fewer than ``FEWEST`` samples, or where CKA does not exist because on a side all samples
+        (or all but one) have the same features, or all are equally far apart.
     """
     samples = len(before)
     if samples < FEWEST:

@@ -73,7 +73,10 @@ def _alignment(content: Mapping[str, Any]) -> Iterator[str]:
     if found:
         yield f"linear CKA between before and after: {_with_interval(found[0])}"
     else:
-        yield "linear CKA between before and after does not exist: but for one, all samples have the same features"
+        yield (
+            "linear CKA between before and after does not exist: on one side all samples (but for one) are alike, or all "
+            "are equally far apart"
+        )
 
 
 def _pictures(content: Mapping[str, Any]) -> Iterator[str]:
