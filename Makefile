@@ -14,7 +14,8 @@ STEPS ?=
 BATCHES ?= 100
 # Batches of 12, not the paper's 4: what is left of a trained model's gradients drowns in the noise of smaller ones.
 BATCH_SIZE ?= 12
-# Batches per dataset where every expert is switched off, and images per dataset in pictures of features.
+# Batches per dataset at every checkpoint, and where every expert is switched off; images per dataset in pictures of features.
+FOLLOWED ?= 50
 FEW ?= 10
 SAMPLES ?= 40
 WORKERS ?= 2
@@ -41,7 +42,7 @@ demo: $(INSTALLED)
 	  $(call once,$$run/evaluation/scores.json,$(BIN)/unimed-eval $$run --data $(DEMO)/data >/dev/null); \
 	  $(call once,$$run/gradients/manifest.json,$(BIN)/tugofwar gradients $(PROBED) --ckpt $$run --batches $(BATCHES)); \
 	  $(call once,$$run/features/manifest.json,$(BIN)/tugofwar features --ckpt $$run --data $(DEMO)/data --samples $(SAMPLES)); \
-	  $(call once,$$run/dynamics/manifest.json,$(BIN)/tugofwar dynamics $$run $(PROBED) --batches $(BATCHES)); \
+	  $(call once,$$run/dynamics/manifest.json,$(BIN)/tugofwar dynamics $$run $(PROBED) --batches $(FOLLOWED)); \
 	done
 	@$(call once,$(CMOE)/routing/manifest.json,$(BIN)/tugofwar routing --ckpt $(CMOE) $(PROBED) --batches $(FEW))
 	@$(call once,$(CMOE)/difference/mlp/manifest.json,$(BIN)/tugofwar compare $(RUNS))
@@ -51,7 +52,7 @@ demo: $(INSTALLED)
 	@echo; echo "Pictures in $(DEMO)/figures, the report is $(DEMO)/report.html"
 
 # What the README shows, made anew from the demo.
-GALLERY := interference_mlp tug_of_war_indexes scores routing_weights_cmoe routing_tokens_cmoe features_2d_task \
+GALLERY := interference_mlp tug_of_war_indexes scores routing_weights_cmoe tokens_cmoe features_2d_task \
   dynamics_index_cmoe_task difference_maps_cmoe_minus_mlp
 gallery: demo
 	cp $(GALLERY:%=$(DEMO)/figures/%.png) docs/images/
