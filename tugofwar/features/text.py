@@ -74,8 +74,8 @@ def _alignment(content: Mapping[str, Any]) -> Iterator[str]:
         yield f"linear CKA between before and after: {_with_interval(found[0])}"
     else:
         yield (
-            "linear CKA between before and after does not exist: on one side all samples (but for one) are alike, or all "
-            "are equally far apart"
+            "linear CKA between before and after does not exist: on one side all samples (but for one) are alike, or "
+            "all are equally far apart"
         )
 
 
