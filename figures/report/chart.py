@@ -1,6 +1,6 @@
 """A picture of the page: a table, views of it chosen by pickers, and figures that point into the table.
 
-Nothing drawn is a copy: a figure holds references to rows of a column, and page.js looks them up. What is drawn,
+Nothing drawn is a copy: a figure holds references to rows of a column, and the script looks them up. What is drawn,
 what the table shows and what the CSV holds are therefore the same numbers. A reference is an object with one key that
 starts with a dollar sign:
 

@@ -22,6 +22,9 @@ from figures.report.safety import json_for_script
 from figures.report.sections import LABELS, sections
 from figures.tables.runs import Material, read_material
 
+SCRIPTS = ("tables.js", "pictures.js", "rows.js", "page.js")
+"""Files of the page's script in their order; they share one function scope."""
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -32,7 +35,7 @@ class Block:
         label: in the table of contents.
         text: what stands beside the view that is shown first.
         notes: what the page has to say of it.
-        json: everything that page.js draws from.
+        json: everything that the page's script draws from.
     """
 
     name: str
@@ -95,7 +98,7 @@ def page(material: Material, told: Callable[[str], object] = lambda text: None) 
         parts=json_for_script(parts),
         tables=json_for_script(tables),
         css=(folder / "page.css").read_text(encoding="utf-8"),
-        js=(folder / "page.js").read_text(encoding="utf-8"),
+        js="\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS),
         plotly=get_plotlyjs(),
     )
 

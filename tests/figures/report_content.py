@@ -1,4 +1,4 @@
-"""A report read back: its pictures and tables, and figures with their references looked up as page.js does."""
+"""A report read back: its pictures and tables, and figures with references looked up as the page's script does."""
 
 import json
 from html.parser import HTMLParser
