@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from figures import palette, style
-from figures.heat import colour_bar, heat, names_on
+from figures.heat import colour_bar, fade, heat, names_on
 from figures.intervals import MAPS_FROM
 from figures.palette import GD_BOUND
 from figures.whiskers import Panels, cut_to, dot_panels
@@ -26,7 +26,7 @@ def block_maps(
     """Index (eq. 4) and mean GD (eq. 2) with the others, by group of parameters, as heat maps.
 
     Args:
-        index: ``block``, ``name``, ``index``, (``sign_uncertain``).
+        index: ``block``, ``name``, ``index``, ``sign_uncertain``.
         gd: ``block``, ``row``, ``column``, ``value``.
         tasks: task of each name, which orders and colours them.
         title: text above both panels.
@@ -34,7 +34,8 @@ def block_maps(
 
     Returns:
         A figure of text width: blocks from top to bottom, names from left to right; the right panel shows the mean
-        of a name's row of GD without itself, and is absent where there is one name only.
+        of a name's row of GD without itself, and is absent where there is one name only. Cells are pale where the sign
+        of the denominator of both is uncertain.
     """
     tasks = tasks or {}
     blocks = list(dict.fromkeys(index["block"]))
@@ -46,7 +47,11 @@ def block_maps(
     with style.print_style(look):
         figure = style.new_figure(style.TEXT_WIDTH, 2.0 + cells, look)
         every_axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
-        table = index.pivot(index="block", columns="name", values="index").reindex(index=blocks, columns=names)
+        table, doubtful = (
+            index.pivot(index="block", columns="name", values=column).reindex(index=blocks, columns=names)
+            for column in ("index", "sign_uncertain")
+        )
+        doubtful = doubtful.fillna(False).astype(bool)
         image = heat(every_axes[0], table, "PuOr", INDEX_BOUNDS, room)
         label = "Tug-of-war index (white: 1, as if alone)"
         colour_bar(figure, image, every_axes[0], label, extend="both", ticks=[-1, 0, 1, 2, 3])
@@ -57,8 +62,10 @@ def block_maps(
             every_axes[1].tick_params(axis="y", length=0, labelleft=False)
         names_on(every_axes[0], blocks, "y", cells)
         for axes in every_axes:
+            fade(axes, doubtful.to_numpy())
             names_on(axes, names, "x", room[0], tasks)
-        style.below(figure, style.task_handles(names, tasks))
+        note = "pale: sign of the denominator uncertain" if doubtful.any(axis=None) else None
+        style.below(figure, style.task_handles(names, tasks), note)
         style.head(figure, title)
     return figure
 

@@ -10,13 +10,11 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from figures import palette, style
-from figures.heat import colour_bar, heat, name_square
+from figures.heat import colour_bar, fade, heat, name_square
 from figures.labels import shortened
 from figures.whiskers import Panels, cut_to, dot_panels
 
 NOT_SURE = "not sure"
-# As strong as differences of what is not sure are drawn.
-_FAINT = 0.3
 _INDEX_PANELS = {"index": "Index", "index_normalised": "Index / maximum"}
 # An index may have an interval without end; divided by its maximum it is at most 1.
 WIDEST = {"index": (-5.0, 5.0), "index_normalised": (-2.0, 2.0)}
@@ -145,11 +143,7 @@ def _bound(change: pd.DataFrame) -> float:
 
 def _mark_sure(axes: Axes, verdict: pd.DataFrame, width: float) -> None:
     sure = ((verdict != NOT_SURE) & verdict.notna()).to_numpy()
-    axes.images[0].set_alpha(np.where(sure, 1.0, _FAINT))
-    for text in axes.texts:
-        column, row = text.get_position()
-        if not sure[int(row), int(column)]:
-            text.set_color("#555555")
+    fade(axes, ~sure)
     for row, column in np.argwhere(sure):
         corner = (column - 0.5, row - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", lw=width, zorder=3, clip_on=False))

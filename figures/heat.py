@@ -17,6 +17,8 @@ from figures.labels import shortened
 
 # Points of print that a cell of full-sized numbers has at least, that a small character takes, and a line of text.
 _ROOMY, _CHARACTER, _LINE = 34.0, 3.41, 7.5
+# As strong as cells that are not to be trusted are drawn.
+_FAINT = 0.3
 # From here on a square table's columns are known by their numbers.
 NUMBERED_FROM = 17
 
@@ -47,6 +49,20 @@ def heat(
                 ink = "white" if _is_dark(image, value) else "black"
                 axes.text(column, row, short(value), ha="center", va="center", fontsize=size, color=ink)
     return image
+
+
+def fade(axes: Axes, doubtful: np.ndarray) -> None:
+    """Draw some of the cells that ``heat`` drew pale.
+
+    Args:
+        axes: those given to ``heat``.
+        doubtful: rows x columns, true where a number is not to be trusted.
+    """
+    axes.images[0].set_alpha(np.where(doubtful, _FAINT, 1.0))
+    for text in axes.texts:
+        column, row = text.get_position()
+        if doubtful[int(row), int(column)]:
+            text.set_color("#555555")
 
 
 def number_size(matrix: np.ndarray, room: tuple[float, float]) -> float | None:

@@ -1,12 +1,10 @@
 """How the router divides the work: weights, their entropies and information, divergence, experts switched off."""
 
-from math import log2
-
 import pandas as pd
 
+from figures.explaining import routing_findings as findings
 from figures.explaining.sampling import not_reaching
-from figures.explaining.sentences import counted, interval, named, number, p_value, within
-from figures.explaining.support import Case, Support, judge, widened, widening_apart
+from figures.explaining.sentences import counted, named
 from figures.explanation import Explanation
 from figures.tables.routing import RoutingTables
 from figures.tables.runs import Run
@@ -23,7 +21,7 @@ def weights(run: Run, router: str) -> Explanation:
         router: name of the router.
     """
     tables = routing_of(run)
-    level = level_of(tables)
+    level = tables.level
     return Explanation(
         title=f"{run.name}: routing weights of {router}",
         reading=(
@@ -31,7 +29,7 @@ def weights(run: Run, router: str) -> Explanation:
             f"Rows that look alike mean that the router treats these {level}s alike; a column that is pale in every "
             "row is an expert that hardly works."
         ),
-        finding=_weights_finding(run, router),
+        finding=findings.weights(run.name, tables, router),
         caption=f"Mean routing weight of every expert in router {router} of run {run.name}. {_sampling(tables)}",
         warnings=tuple(_warnings(run, router)),
     )
@@ -74,7 +72,7 @@ def load(run: Run, router: str) -> Explanation:
         title=f"{run.name}: how many tokens each expert of {router} leads",
         reading=(
             "The load of an expert is the share of tokens whose largest weight it has, so that the loads of one "
-            f"{level_of(tables)} sum to 1 over the experts. "
+            f"{tables.level} sum to 1 over the experts. "
             "An expert without load may still have weight, as the second choice of many tokens; one that is dead has "
             "hardly any of either."
         ),
@@ -95,7 +93,7 @@ def information(run: Run, router: str) -> Explanation:
         router: name of the router.
     """
     tables = routing_of(run)
-    level = level_of(tables)
+    level = tables.level
     return Explanation(
         title=f"{run.name}: how much the expert of {router} tells about the {level}",
         reading=(
@@ -104,7 +102,7 @@ def information(run: Run, router: str) -> Explanation:
             "Chance alone lifts it above 0, so it is to be read against its mark for shuffled labels, which only one "
             "shuffle in twenty exceeds."
         ),
-        finding=_information_finding(run, router),
+        finding=findings.information(run.name, tables, router),
         caption=(
             f"Mutual information of label and expert in bits, router {router} of run {run.name}. {_sampling(tables)} "
             "Each label counts the same; the null is the 95% point under labels shuffled between samples."
@@ -121,7 +119,7 @@ def divergence(run: Run, router: str) -> Explanation:
         router: name of the router.
     """
     tables = routing_of(run)
-    level = level_of(tables)
+    level = tables.level
     return Explanation(
         title=f"{run.name}: which {level}s {router} routes differently",
         reading=(
@@ -130,7 +128,7 @@ def divergence(run: Run, router: str) -> Explanation:
             "It is never negative, and noise alone lifts it a little above 0, so small values are no evidence of a "
             "difference."
         ),
-        finding=_divergence_finding(run, router),
+        finding=findings.divergence(run.name, tables, router),
         caption=(
             f"Jensen-Shannon divergence of mean routing weights in bits, router {router} of run {run.name}. "
             f"{_sampling(tables)}"
@@ -147,8 +145,8 @@ def switched_off(run: Run, router: str) -> Explanation:
         router: name of the router.
     """
     tables = routing_of(run)
-    level = level_of(tables)
-    chosen = _at(tables.switched_off, router, _last(tables))
+    level = tables.level
+    chosen = tables.at_end(tables.switched_off, router)
     batches = (
         "" if chosen.empty else f" {_range(chosen['batches'])} batches per row, the same with and without the expert."
     )
@@ -159,7 +157,7 @@ def switched_off(run: Run, router: str) -> Explanation:
             "scaled up to make up for it. "
             f"Near 0 the expert is not missed by that {level}, and below 0 the {level} does better without it."
         ),
-        finding=_switched_off_finding(run, router),
+        finding=findings.switched_off(run.name, tables, router),
         caption=(
             f"Change of the mean loss (of Uni-Med in nats per answer token) with one expert of router {router} "
             f"switched off, run {run.name}.{batches} {_sampling(tables, 'batches')}"
@@ -212,151 +210,6 @@ def routing_of(run: Run) -> RoutingTables:
     return run.routing
 
 
-def level_of(tables: RoutingTables) -> str:
-    """The level that findings speak of: tasks where they are known."""
-    return "task" if "task" in set(tables.weights["level"]) else "dataset"
-
-
-def _last(tables: RoutingTables) -> str:
-    return tables.checkpoints[-1]
-
-
-def _at(table: pd.DataFrame | None, router: str, checkpoint: str) -> pd.DataFrame:
-    if table is None:
-        return pd.DataFrame()
-    return table[(table["router"] == router) & (table["checkpoint"] == checkpoint)]
-
-
-def _where(run: Run, tables: RoutingTables) -> str:
-    return f"In run {run.name}, {tables.labels[_last(tables)]},"
-
-
-def _interval_level(tables: RoutingTables) -> float:
-    return float(tables.manifest["interval_level"])
-
-
-def _experts(tables: RoutingTables, router: str) -> int:
-    return int(tables.weights.loc[tables.weights["router"] == router, "expert"].nunique())
-
-
-def _weights_finding(run: Run, router: str) -> str | None:
-    tables = routing_of(run)
-    level, experts = level_of(tables), _experts(tables, router)
-    table = _at(tables.weights, router, _last(tables))
-    table = table[table["level"] == level]
-    if experts < 2 or table.empty:
-        return None
-    even = 1 / experts
-    found = judge(
-        table,
-        ["name", "expert"],
-        even,
-        _interval_level(tables),
-        value="weight",
-        null_name=f"the even share {number(even)}",
-    )
-    if not found.cases:
-        return None
-    clauses = [_leaning(case, "most on") for case in found.above[:1]]
-    clauses += [_leaning(case, "least on") for case in found.below[:1]]
-    return within(
-        [f"{_where(run, tables)} {clauses[0]}", *clauses[1:]], f"; {found.basis}", " and ", f"; {found.brief}"
-    )
-
-
-def _leaning(case: Case, how: str) -> str:
-    return f"{case.names[0]} leans {how} expert {case.names[1]} ({interval(case.value, case.low, case.high)})"
-
-
-def _information_finding(run: Run, router: str) -> str | None:
-    tables = routing_of(run)
-    found = _informed(tables, router)
-    if found is None:
-        return None
-    row, tests = found
-    level = str(row["level"])
-    labels = tables.weights.loc[tables.weights["level"] == level, "name"].nunique()
-    fewest = min(labels, _experts(tables, router))
-    if fewest < 2:
-        return None
-    most = log2(fewest)
-    text = (
-        f"{_where(run, tables)} the router tells {level}s apart: {level} and expert share "
-        f"{interval(row['value'], row['low'], row['high'])} bits, of at most {number(most)}, where shuffled labels "
-        f"stay under {number(row['null_high'])} ({p_value(min(1.0, row['p_value'] * tests))}"
-        f"{f', adjusted for {tests:,} routers' if tests > 1 else ''})"
-    )
-    return within([text])
-
-
-def _informed(tables: RoutingTables, router: str) -> tuple[pd.Series, int] | None:
-    """Information at the last checkpoint if it is above its null after adjustment, and the number of tests."""
-    if tables.information is None:
-        return None
-    last = tables.information["checkpoint"] == _last(tables)
-    table = tables.information[last & (tables.information["level"] == level_of(tables))]
-    tests = len(table)
-    table = table[table["router"] == router]
-    if table.empty:
-        return None
-    row = table.iloc[0]
-    sure = row["p_value"] * tests <= 0.05 and row["value"] > row["null_high"]
-    return (row, tests) if sure else None
-
-
-def _divergence_finding(run: Run, router: str) -> str | None:
-    tables = routing_of(run)
-    table = _at(tables.divergence, router, _last(tables))
-    if table.empty or _informed(tables, router) is None:
-        return None
-    # A divergence is symmetric: each pair counts once, under the names in their order.
-    table = table[(table["level"] == level_of(tables)) & (table["row"] < table["column"])]
-    if len(table) < 2:
-        return None
-    ordered = table.sort_values(["value", "row", "column"])
-    closest, furthest = ordered.iloc[0], ordered.iloc[-1]
-    comparisons = len(ordered) * (len(ordered) - 1) // 2
-    low, high = widened(
-        ordered["value"], ordered["low"], ordered["high"], widening_apart(_interval_level(tables), comparisons)
-    )
-    if not low.iloc[-1] > high.iloc[0]:
-        return None
-    text = (
-        f"{_where(run, tables)} {furthest['row']} and {furthest['column']} are routed further apart "
-        f"({interval(furthest['value'], furthest['low'], furthest['high'])} bits) than {closest['row']} and "
-        f"{closest['column']} ({interval(closest['value'], closest['low'], closest['high'])} bits; single "
-        f"{_interval_level(tables):.0%} intervals, apart even when widened for all pairs)"
-    )
-    return within([text])
-
-
-def _switched_off(tables: RoutingTables, router: str) -> Support:
-    table = _at(tables.switched_off, router, _last(tables))
-    if len(table):
-        table = table[table["level"] == level_of(tables)]
-    return judge(table, ["expert", "name"], 0.0, _interval_level(tables), value="change")
-
-
-def _switched_off_finding(run: Run, router: str) -> str | None:
-    tables = routing_of(run)
-    found = _switched_off(tables, router)
-    if not found.cases:
-        return None
-    clauses = [
-        f"{case.names[1]} {verb} most clearly without expert {case.names[0]} (loss {_signed(case)})"
-        for cases, verb in ((found.above, "suffers"), (found.below, "gains"))
-        for case in cases[:1]
-    ]
-    return within(
-        [f"{_where(run, tables)} {clauses[0]}", *clauses[1:]], f"; {found.basis}", " and ", f"; {found.brief}"
-    )
-
-
-def _signed(case: Case) -> str:
-    sign = "+" if case.value > 0 else ""
-    return sign + interval(case.value, case.low, case.high)
-
-
 def _range(numbers: pd.Series) -> str:
     low, high = int(numbers.min()), int(numbers.max())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -374,7 +227,7 @@ def _sampling(tables: RoutingTables, drawn: str = "samples") -> str:
             text += f", {int(everything['tokens'].max()):,} tokens in all"
         parts.append(text)
     parts.append(
-        f"{_interval_level(tables):.0%} intervals by bootstrap over {drawn} within datasets"
+        f"{tables.interval_level:.0%} intervals by bootstrap over {drawn} within datasets"
         + (f" ({manifest['resamples']:,} resamples)" if "resamples" in manifest else "")
     )
     if "seed" in manifest:
@@ -402,13 +255,13 @@ def _warnings(run: Run, router: str) -> list[str]:
             f"Routing of run {run.name} was measured on fewer than {FEW_SAMPLES} samples of {named(few)}: intervals "
             "there are rough."
         )
-    load = _at(tables.load, router, _last(tables))
+    load = tables.at_end(tables.load, router)
     dead = load[(load["level"] == "all") & load["dead"].astype(bool)]
     if len(dead):
         experts = [str(expert) for expert in sorted(dead["expert"])]
         warnings.append(
             f"In run {run.name} {'expert' if len(dead) == 1 else 'experts'} {', '.join(experts)} of {router} "
-            f"{'is' if len(dead) == 1 else 'are'} dead ({tables.labels[_last(tables)]}): less than a hundredth of a "
+            f"{'is' if len(dead) == 1 else 'are'} dead ({tables.labels[tables.last]}): less than a hundredth of a "
             "fair share of the weight."
         )
     return warnings

@@ -62,6 +62,31 @@ class RoutingTables:
         """Task of each dataset, where it is known."""
         return dict(self.manifest.get("tasks") or {})
 
+    @property
+    def last(self) -> str:
+        """The checkpoint that findings speak of: the last one."""
+        return self.checkpoints[-1]
+
+    @property
+    def level(self) -> str:
+        """The level that findings speak of: tasks where they are known."""
+        return "task" if "task" in set(self.weights["level"]) else "dataset"
+
+    @property
+    def interval_level(self) -> float:
+        """Of the intervals, such as 0.95."""
+        return float(self.manifest["interval_level"])
+
+    def experts(self, router: str) -> int:
+        """How many experts a router has."""
+        return int(self.weights.loc[self.weights["router"] == router, "expert"].nunique())
+
+    def at_end(self, table: pd.DataFrame | None, router: str) -> pd.DataFrame:
+        """Rows of one of the tables about a router at the last checkpoint; without rows where there is no table."""
+        if table is None:
+            return pd.DataFrame()
+        return table[(table["router"] == router) & (table["checkpoint"] == self.last)]
+
 
 def read_routing(folder: Path) -> RoutingTables:
     """Read the tables in a folder.

@@ -130,6 +130,19 @@ def test_blocks_stand_in_their_rows():
     np.testing.assert_allclose(axes[1].images[0].get_array()[rows.index("router")], others[columns])
 
 
+def test_blocks_of_uncertain_sign_are_pale_and_no_others():
+    index = samples.block_indexes()
+    figure = figures.block_maps(index, samples.cells(block="router"), samples.TASKS)
+    doubtful = index.pivot(index="block", columns="name", values="sign_uncertain")
+    for axes in figure.axes[:2]:
+        rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        columns = [label.get_text() for label in axes.get_xticklabels()]
+        pale = axes.images[0].get_alpha() < 1
+        assert (pale == doubtful.loc[rows, columns].to_numpy()).all()
+        assert pale.any()
+        assert not pale.all()
+
+
 def test_maps_of_routing_are_the_weights(tables, pictures):
     weights = tables["routing"].weights
     here = weights[(weights["checkpoint"] == "final") & (weights["level"] == "task")]

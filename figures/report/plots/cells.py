@@ -64,6 +64,15 @@ def map_figure(chosen: Chosen, cells: Cells) -> Figure:
     )
 
 
+def mark_cells(
+    figure: Figure, marks: Mapping[tuple[str, str], str], rows: Sequence[str], columns: Sequence[str]
+) -> None:
+    """A sign in front of the numbers of some cells, by row and column; where numbers have no room it stands alone."""
+    figure["data"][0]["text"] = [[marks.get((row, column), "") for column in columns] for row in rows]
+    for look in (figure["data"][0], figure["narrow"]["data"][0]):
+        look["texttemplate"] = "%{text}" + look["texttemplate"]
+
+
 def row_view(chosen: Chosen, cells: Cells, row: str, at: tuple[str, ...], explanation: Explanation) -> View:
     """The cells of one row as points with intervals."""
     part = chosen.table.rows(**{cells.row: row}) & chosen

@@ -6,8 +6,8 @@ import pandas as pd
 
 from figures.explaining import difference as explain
 from figures.palette import order_by_task
-from figures.report.chart import Chosen, Figure, Picture, Table, View
-from figures.report.plots.cells import Cells, map_and_rows
+from figures.report.chart import Picture, Table, View
+from figures.report.plots.cells import Cells, map_and_rows, mark_cells
 from figures.report.plots.maps import Scale
 from figures.report.plots.parts import INK, Points, Series, interval_lines, names_in, points
 from figures.tables.difference import DifferenceTables
@@ -66,18 +66,12 @@ def _maps(differences: Sequence[DifferenceTables], tasks: Mapping[str, str]) -> 
                     tasks=tasks,
                 )
                 here = map_and_rows(chosen, cells, (_pair(tables), level, measure), text)
-                _mark_sure(here[0].figure, chosen, names)
+                cells_of = chosen.frame[["row", "column", "verdict"]].itertuples(index=False, name=None)
+                # An arrow in front of what changed surely; its colour alone would not say so.
+                marks = {(row, column): SURE.get(verdict, "") for row, column, verdict in cells_of}
+                mark_cells(here[0].figure, marks, names, names)
                 views += here
     return Picture("difference", ("Runs", "Level", "Measure", "Show"), views)
-
-
-def _mark_sure(figure: Figure, chosen: Chosen, names: Sequence[str]) -> None:
-    """An arrow in front of what changed surely; its colour alone would not say so."""
-    verdicts = chosen.frame.set_index(["row", "column"])["verdict"].to_dict()
-    cells = figure["data"][0]
-    cells["text"] = [[SURE.get(verdicts.get((row, column), ""), "") for column in names] for row in names]
-    cells["texttemplate"] = "%{text}%{z:.2f}" if len(names) <= 14 else "%{text}"
-    figure["narrow"]["data"][0]["texttemplate"] = "%{text}"
 
 
 def _indexes(differences: Sequence[DifferenceTables], tasks: Mapping[str, str]) -> Picture:

@@ -7,7 +7,7 @@ import pandas as pd
 from figures.explaining import interference as explain
 from figures.palette import GD_BOUND, order_by_task
 from figures.report.chart import Figure, Picture, Table, View
-from figures.report.plots.cells import Cells, map_and_rows, map_figure, map_view, row_view
+from figures.report.plots.cells import Cells, map_and_rows, map_figure, map_view, mark_cells, row_view
 from figures.report.plots.maps import Scale, beside
 from figures.report.plots.marks import run_marks
 from figures.report.plots.parts import Points, Series, in_order, interval_lines, names_in, points
@@ -191,14 +191,23 @@ def _index_by_block(levels: Sequence[tuple[GradientTables, str]], table: Table) 
             row_title="parameters",
             column_title=level,
             measure="index",
-            scale=Scale(f"index on these parameters, colours end at 1 ± {reach:.3g}", 1 - reach, 1 + reach, True),
+            scale=Scale(
+                f"index on these parameters, colours end at 1 ± {reach:.3g} (†: sign uncertain)",
+                1 - reach,
+                1 + reach,
+                True,
+            ),
             row="block",
             column="name",
             value="index",
             reference=1.0,
             tasks=run.tasks,
         )
-        views += map_and_rows(chosen, cells, (run.name, level), explain.breakdown(run, level))
+        here = map_and_rows(chosen, cells, (run.name, level), explain.breakdown(run, level))
+        signs = chosen.frame[["block", "name", "sign_uncertain"]].itertuples(index=False, name=None)
+        marks = {(block, name): "†" for block, name, doubtful in signs if doubtful}
+        mark_cells(here[0].figure, marks, cells.rows, cells.columns)
+        views += here
     return Picture("breakdown", ("Run", "Level", "Show"), views)
 
 

@@ -15,6 +15,8 @@ MOST_WRITTEN, MOST_WRITTEN_NARROW = 14, 6
 MOST_WRITTEN_BESIDE = 10
 # Names of more columns than this stand upright and are small.
 MOST_TILTED = 20
+# On a phone names of more columns than this stand upright.
+MOST_STEEP = 8
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def heat_map(
     template = f"%{{z:{written}}}"
     # Numbers of experts need no room; names do.
     tilt = 0 if max(map(len, columns[1]["ticktext"])) <= 3 else -40
-    steep = -60 if tilt else 0
+    steep = (-60 if width <= MOST_STEEP else -90) if tilt else 0
     if width > MOST_TILTED:
         tilt = -90
     data = {
@@ -93,8 +95,9 @@ def heat_map(
     }
     plain = {"showgrid": False, "zeroline": False, "ticks": ""}
     across = {**plain, **columns[1], "title": {"text": columns[0], "standoff": 14}, "tickangle": tilt}
+    tall = 190 + max(34 * min(height, 12), 20 * height)
     layout = {
-        "height": 190 + max(34 * min(height, 12), 20 * height),
+        "height": tall,
         "margin": {"t": 20, "r": 12, "b": 40, "l": 40},
         "xaxis": across | ({"tickfont": {"size": 9}} if width > MOST_TILTED else {}),
         "yaxis": {**plain, **rows[1], "title": {"text": rows[0], "standoff": 10}, "autorange": "reversed"},
@@ -104,10 +107,12 @@ def heat_map(
     written_there = template if width <= MOST_WRITTEN_NARROW else ""
     narrow = {
         "layout": {
+            # Upright names take more room than tilted ones, and a title of several lines than one of one line.
+            "height": tall + (60 if steep == -90 else 0) + 14 * _phone_title(scale).count("<br>"),
             "xaxis": {**columns[2], **named, "tickangle": steep},
             "yaxis": {**rows[2], "title": {"text": ""}},
         },
-        "data": [{"texttemplate": written_there, "textfont": {"size": 10}, "colorbar": few_ticks(scale)}],
+        "data": [{"texttemplate": written_there, "textfont": {"size": 10}, "colorbar": narrow_bar(scale)}],
     }
     return {"data": [data], "layout": layout, "narrow": narrow, "widest": 330 + 74 * width}
 
@@ -118,9 +123,13 @@ def _colour_bar(scale: Scale) -> dict[str, Any]:
     return place | {"title": title, "len": 1.0, "thickness": 10, "outlinewidth": 0} | _colour_ticks(scale, 5)
 
 
-def few_ticks(scale: Scale) -> dict[str, Any]:
-    """Ticks of the colours on a phone."""
-    return _colour_ticks(scale, 3)
+def narrow_bar(scale: Scale) -> dict[str, Any]:
+    """What is otherwise about the bar of colours on a phone: fewer ticks, and a title of several lines."""
+    return {"title": {"text": _phone_title(scale)}} | _colour_ticks(scale, 3)
+
+
+def _phone_title(scale: Scale) -> str:
+    return scale.title.replace(", ", ",<br>").replace(" (", "<br>(")
 
 
 def _colour_ticks(scale: Scale, number: int) -> dict[str, Any]:
@@ -144,8 +153,8 @@ def beside(left: Figure, right: Figure) -> Figure:
     }
     above, below = left["narrow"]["layout"], right["narrow"]["layout"]
     # Between the maps there must be room for the labels of the one and the colours of the other.
-    height = 2 * one["height"] + 60
-    middle = 210 / height
+    height = above["height"] + below["height"] + 60
+    middle = 250 / height
     lower, upper = (1 - middle) / 2, (1 + middle) / 2
     narrow = {
         "height": height,
