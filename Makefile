@@ -8,9 +8,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# A shorter demo: make demo DEMO=short-demo STEPS=200 BATCHES=10
+# A shorter demo: make demo DEMO=short-demo STEPS=200 LIMIT=50 BATCHES=10
 DEMO ?= demo
 STEPS ?=
+LIMIT ?=
 BATCHES ?= 100
 # Batches of 12, not the paper's 4: what is left of a trained model's gradients drowns in the noise of smaller ones.
 BATCH_SIZE ?= 12
@@ -39,7 +40,7 @@ demo: $(INSTALLED)
 	$(BIN)/unimed-data sample $(DEMO)/data
 	@set -e; for kind in mlp cmoe; do run=$(DEMO)/runs/$$kind; \
 	  $(BIN)/unimed-train --preset tiny --set connector.kind=$$kind $(SHORTER) --data $(DEMO)/data --out $$run; \
-	  $(call once,$$run/evaluation/scores.json,$(BIN)/unimed-eval $$run --data $(DEMO)/data >/dev/null); \
+	  $(call once,$$run/evaluation/scores.json,$(BIN)/unimed-eval $$run --data $(DEMO)/data $(if $(LIMIT),--limit $(LIMIT) )>/dev/null); \
 	  $(call once,$$run/gradients/manifest.json,$(BIN)/tugofwar gradients $(PROBED) --ckpt $$run --batches $(BATCHES)); \
 	  $(call once,$$run/features/manifest.json,$(BIN)/tugofwar features --ckpt $$run --data $(DEMO)/data --samples $(SAMPLES)); \
 	  $(call once,$$run/dynamics/manifest.json,$(BIN)/tugofwar dynamics $$run $(PROBED) --batches $(FOLLOWED)); \
@@ -60,7 +61,7 @@ gallery: demo
 
 # Files are dealt out to workers, each with one thread: two workers are nearly twice as fast as one with two threads.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -104,14 +104,29 @@ def _draw_kind(
 
 def _parallel(draw_kind: Callable[[str], list[str]], kinds: Sequence[str], processes: int) -> Iterator[list[str]]:
     """As ``map``, in processes of their own, which leave an interrupt to the one that waits for them."""
-    ignoring = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
     # Forking would copy a process whose numerical libraries have threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(kinds)), mp_context=context, initializer=ignoring) as pool:
+    others = multiprocessing.active_children()
+    with ProcessPoolExecutor(min(processes, len(kinds)), mp_context=context) as pool:
         try:
-            yield from pool.map(draw_kind, kinds)
-        finally:
-            pool.shutdown(cancel_futures=True)
+            with _interrupts_held_back():
+                drawn = pool.map(draw_kind, kinds)
+            yield from drawn
+        except BaseException:
+            # Nobody waits for pictures that are thrown away.
+            for child in set(multiprocessing.active_children()).difference(others):
+                child.terminate()
+            raise
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, from their first moment on; this one does as soon as it is outside."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -38,9 +38,11 @@ def chromium():
 
 
 @contextmanager
-def opened(browser, path, width=1360, height=900, scheme="light", media=None):
+def opened(browser, path, width=1360, height=900, scheme="light", motion="no-preference"):
     """A page of a file, and the list of its faults: errors, and requests for anything but the file."""
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion=motion
+    )
     page = context.new_page()
     faults = []
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)

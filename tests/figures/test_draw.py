@@ -1,6 +1,10 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -232,6 +236,28 @@ def test_the_command_draws_what_is_asked_for(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["files"] == ["tug_of_war_indexes.svg"]
     assert b"<path" in (tmp_path / "out" / "tug_of_war_indexes.svg").read_bytes()
+
+
+def test_an_interrupt_ends_all_processes_at_once_and_leaves_nothing(tmp_path):
+    """Ctrl-C in a terminal reaches every process of the command."""
+    run = made_runs.complete(tmp_path / "run")
+    command = [sys.executable, "-m", "tugofwar.cli", "figures", str(run), "--out", str(tmp_path / "out")]
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeding, start_new_session=True)
+    while not list(tmp_path.glob(".out.*/*.png")):
+        assert running.poll() is None
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said.splitlines()[-1].endswith("Interrupted. Nothing half-written was left behind.")
+    assert "Traceback" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    # what keeps count of the processes' locks goes a moment after them
+    with pytest.raises(ProcessLookupError):
+        for _ in range(200):
+            os.killpg(running.pid, 0)
+            time.sleep(0.05)
 
 
 def test_an_unmeasured_run_names_both_commands(tmp_path):

@@ -153,7 +153,8 @@ def test_names_that_look_like_colours_stay_names(browser, tmp_path):
 
 
 def test_a_finding_leads_to_the_choices_that_it_speaks_of(browser, path):
-    with opened(browser, path) as (page, faults):
+    # without motion the page is where a link leads at once
+    with opened(browser, path, motion="reduce") as (page, faults):
         page.locator(".overview .card").first.locator(".more").click()
         links = page.locator(".findings a[data-at]")
         assert links.count() > 3

@@ -122,15 +122,16 @@ def _similarity_range(point: Array, bounds: Bounds, correlation: Array) -> Bound
 
     The difference has no extremum inside a region, so that its edge is enough.
     """
-    low = high = _similarity_difference(point[0], point[1])
-    for angle in np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False):
-        across = np.cos(angle)
-        along = correlation * across + np.sqrt(1 - correlation**2) * np.sin(angle)
-        steps = np.stack([np.full_like(along, across), along])
-        apart, total = point + steps * np.where(steps > 0, bounds.high - point, point - bounds.low)
-        value = _similarity_difference(apart, total)
-        low, high = np.minimum(low, value), np.maximum(high, value)
-    return Bounds(low, high)
+    angles = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False).reshape(-1, *(1,) * correlation.ndim)
+    across = np.broadcast_to(np.cos(angles), (_DIRECTIONS, *correlation.shape))
+    along = correlation * across + np.sqrt(1 - correlation**2) * np.sin(angles)
+    apart, total = (
+        middle + steps * np.where(steps > 0, high - middle, middle - low)
+        for steps, middle, low, high in zip((across, along), point, bounds.low, bounds.high, strict=True)
+    )
+    edge = _similarity_difference(apart, total)
+    inside = _similarity_difference(*point)
+    return Bounds(np.minimum(edge.min(axis=0), inside), np.maximum(edge.max(axis=0), inside))
 
 
 def _similarity_difference(apart: Array, total: Array) -> Array:
