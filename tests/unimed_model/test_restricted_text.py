@@ -1,6 +1,7 @@
 """A sentence planted in a dataset that may not be passed on, looked for in everything that the commands leave."""
 
 import json
+import shutil
 
 import pytest
 
@@ -37,10 +38,17 @@ def holding(folder, word):
 
 def test_a_planted_sentence_reaches_no_file_and_no_terminal(root, run, tmp_path, capfd):
     assert command(eval_main, run, "--data", root) == 0
-    gradients = ("gradients", "--ckpt", run, "--data", root, "--batches", 2, "--batch-size", 2, "--keep-means")
-    assert command(tugofwar_main, *gradients) == 0
+    probed, few = ("--data", root, "--batches", 3), ("--batch-size", 2)
+    assert command(tugofwar_main, "gradients", "--ckpt", run, *probed, *few, "--keep-means") == 0
+    assert command(tugofwar_main, "routing", "--ckpt", run, *probed, *few) == 0
+    assert command(tugofwar_main, "features", "--ckpt", run, "--data", root, "--samples", 6) == 0
+    assert command(tugofwar_main, "dynamics", run, *probed, *few) == 0
+    other = shutil.copytree(run, tmp_path / "other")
+    assert command(tugofwar_main, "compare", run, other) == 0
     assert command(tugofwar_main, "inspect", run) == 0
-    assert command(tugofwar_main, "figures", run, "--out", tmp_path / "figures", "--format", "png") == 0
+    pictures = ("--out", tmp_path / "figures", "--format", "png,svg")
+    assert command(tugofwar_main, "figures", run, other, *pictures) == 0
+    assert command(tugofwar_main, "report", run, other, "--out", tmp_path / "report.html") == 0
     assert command(lambda: print(summary.summarise([run]))) == 0
     printed = capfd.readouterr()
     assert "private" in printed.out
