@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures import palette, style
-from figures.heat import colour_bar, heat, name_square
+from figures.heat import colour_bar, fade, heat, name_square
 from figures.palette import GD_BOUND
 
 
@@ -26,7 +27,7 @@ def interference_heatmap(
         gm: square, the same names.
         tasks: task of each dataset, which orders and colours them; not needed when the names are tasks.
         title: text above both panels.
-        uncertain: names whose row of GD is marked as not to be trusted (the sign of its denominator).
+        uncertain: names whose row of GD is marked and pale, as not to be trusted (the sign of its denominator).
         look: ``paper`` or ``talk``.
 
     Returns:
@@ -42,6 +43,8 @@ def interference_heatmap(
         left, right = figure.subplots(1, 2, sharey=True)
         room = (2.9, cells)
         heat(left, gd.loc[names, names], "RdBu", (-GD_BOUND, GD_BOUND), room)
+        doubtful = np.isin(names, list(uncertain))[:, np.newaxis]
+        fade(left, np.broadcast_to(doubtful, (len(names), len(names))))
         heat(right, gm.loc[names, names], "Blues", (0.0, 1.0), room)
         name_square(left, names, tasks, room, uncertain)
         name_square(right, names, tasks, room, rows=False)
@@ -50,7 +53,7 @@ def interference_heatmap(
         left.set_ylabel("interfered with")
         right.tick_params(axis="y", length=0, labelleft=False)
         _add_colour_bars(figure, left, right)
-        note = "† sign of the denominator uncertain" if set(uncertain) & set(names) else None
+        note = "† pale: sign of the denominator uncertain" if set(uncertain) & set(names) else None
         style.below(figure, style.task_handles(names, tasks), note)
         style.head(figure, title)
     return figure

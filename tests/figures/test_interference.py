@@ -59,7 +59,11 @@ def test_heatmap_orders_by_task_and_writes_every_value(matrices):
 def test_heatmap_marks_rows_that_are_not_to_be_trusted(matrices):
     figure = interference_heatmap(*matrices, tasks=TASKS, uncertain=["chest"])
     assert labels(figure.axes[0].yaxis) == ["slake", "chest †", "derma"]
-    assert figure.legends[0].get_title().get_text() == "† sign of the denominator uncertain"
+    assert figure.legends[0].get_title().get_text() == "† pale: sign of the denominator uncertain"
+    left, right = (axes.images[0] for axes in figure.axes[:2])
+    assert (left.get_alpha() < 1).tolist() == [[False] * 3, [True] * 3, [False] * 3]
+    # its magnitude is as sure as any
+    assert right.get_alpha() is None
     assert interference_heatmap(*matrices, tasks=TASKS).legends[0].get_title().get_text() == ""
 
 
@@ -70,7 +74,7 @@ def test_no_strip_and_no_legend_where_no_task_has_a_colour(matrices, tasks):
     assert not figure.legends
     assert not figure.axes[0].patches
     marked = interference_heatmap(*matrices, tasks=tasks, uncertain=["chest"])
-    assert marked.legends[0].get_title().get_text() == "† sign of the denominator uncertain"
+    assert marked.legends[0].get_title().get_text() == "† pale: sign of the denominator uncertain"
     assert not marked.legends[0].get_texts()
     bars = index_comparison({"r": indexes([0, 0, 0], [1, 1, 1], [1, 1, 1])}, tasks=tasks)
     assert [text.get_text() for text in bars.legends[0].get_texts()] == ["r", "interval"]
