@@ -1,11 +1,16 @@
 """Settings of all tests."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 
 # A shared machine may stall for longer than hypothesis' default deadline of 200 ms.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+# A shell's background job ignores Ctrl-C, and so do the processes that it starts: tests of Ctrl-C would never end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,9 +110,7 @@ def test_without_factors_there_is_nothing_to_extend(here, monkeypatch, capsys):
 def start_and_halt(*options):
     """A measurement that waits in the middle of its last dataset."""
     Path("halt").touch()
-    # a shell's background job hands on that it ignores Ctrl-C
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    running = subprocess.Popen([*COMMAND, *PARAMETERS, *options], stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
+    running = subprocess.Popen([*COMMAND, *PARAMETERS, *options], stderr=subprocess.PIPE, text=True)
     for _ in range(600):
         if Path("halted").exists():
             break

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 
 import pytest
 import torch
@@ -79,9 +78,7 @@ def steps_logged(run):
 
 def started(corpus, run, environment):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # a shell's background job hands on that it ignores Ctrl-C
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command(corpus, run), env=environment, text=True, preexec_fn=heeding, **pipes)
+    return subprocess.Popen(command(corpus, run), env=environment, text=True, **pipes)
 
 
 def wait_for(condition, process):

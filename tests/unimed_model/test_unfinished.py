@@ -345,14 +345,11 @@ def test_a_killed_evaluation_loses_one_batch_at_most(trained, corpus, tmp_path, 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a POSIX signal")
 def test_ctrl_c_says_how_to_go_on(trained, corpus, tmp_path):
     out, journal = tmp_path / "out", tmp_path / ".out.partial" / "predictions.jsonl"
-    # a shell's background job hands on that it ignores Ctrl-C
-    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
         command(trained, corpus, out, tmp_path / "counts"),
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heeding,
     )
     while lines_in(journal) < 4:
         assert process.poll() is None
