@@ -17,3 +17,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that no worker begins a long one when the others are done."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture
+def without_java(monkeypatch):
+    """METEOR's program takes seconds to start, for every dataset of reports and each of its baselines."""
+    monkeypatch.setattr("unimed_model.scoring.java.missing", lambda: "needs Java")

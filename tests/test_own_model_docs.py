@@ -43,7 +43,12 @@ def test_there_are_four_examples():
     assert set(EXAMPLES) == set(PICTURES)
 
 
-@pytest.mark.parametrize("title", PICTURES)
+SLOW = "a mixture of experts"
+
+
+@pytest.mark.parametrize(
+    "title", [pytest.param(title, marks=[pytest.mark.slow] if title == SLOW else []) for title in PICTURES]
+)
 def test_an_example_runs_as_printed(title, tmp_path):
     printed = []
     (code,) = blocks(EXAMPLES[title], "python")

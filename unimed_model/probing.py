@@ -88,24 +88,24 @@ def load_for_probing(
     Raises:
         UserError: a run or data that cannot be used, or too few samples.
     """
+    # Data first: a mistake there is told before minutes went by with reading the weights of a large model.
+    sources = _sources(roots, datasets)
+    samples = {each.name: open_source(skipping(each) if skip_missing else each, "train") for each in sources}
+    rows = {
+        name: draw_batches(name, len(every), batches, batch_size, seed, with_replacement)
+        for name, every in samples.items()
+    }
     model, processor = open_run(checkpoint)
     collator = Collator(processor)
-    drawn: dict[str, ProbeBatches] = {}
-    tasks: dict[str, str] = {}
-    sources = _sources(roots, datasets)
-    for source in sources:
-        samples = open_source(skipping(source) if skip_missing else source, "train")
-        rows = draw_batches(source.name, len(samples), batches, batch_size, seed, with_replacement)
-        drawn[source.name] = ProbeBatches(samples, rows, collator)
-        tasks[source.name] = source.task
-    missing = missing_images({name: each.samples.skipped for name, each in drawn.items()})
+    missing = missing_images({name: every.skipped for name, every in samples.items()})
     metadata = {
         "weights_sha256": weights_digest(checkpoint),
-        "samples": {name: len(each.samples) for name, each in drawn.items()},
+        "samples": {name: len(every) for name, every in samples.items()},
         "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
         **({"missing_images": missing} if missing else {}),
     }
-    return ProbeSetup(model, drawn, tasks, metadata, checkpoint)
+    probes = {name: ProbeBatches(every, rows[name], collator) for name, every in samples.items()}
+    return ProbeSetup(model, probes, {each.name: each.task for each in sources}, metadata, checkpoint)
 
 
 def same_batches(checkpoint: Path, earlier: ProbeSetup) -> ProbeSetup:

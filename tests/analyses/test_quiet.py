@@ -60,6 +60,7 @@ def test_quiet_silences_the_readers_too(name, root, run, tmp_path, bars, capsys)
     assert "|" not in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_java")
 def test_quiet_silences_the_readers_when_a_run_is_evaluated(root, run, tmp_path, monkeypatch, capsys):
     shown = []
 

@@ -97,9 +97,3 @@ def on_bases(*overrides: str):
         "connector.num_experts=5",
         *overrides,
     )
-
-
-@pytest.fixture
-def without_java(monkeypatch):
-    """METEOR's program takes seconds to start, for every dataset of reports and each of its baselines."""
-    monkeypatch.setattr("unimed_model.scoring.java.missing", lambda: "needs Java")

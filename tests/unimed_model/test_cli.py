@@ -1,4 +1,4 @@
-"""The real commands in a subprocess: what they print, where, and how they end."""
+"""The real commands, most of them in a subprocess: what they print, where, and how they end."""
 
 import json
 import os
@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tugofwar.cli import main as tugofwar_main
+from unimed_model.cli import train_main
 from unimed_model.data import discover
+
+from .report_roots import command as call
 
 BIN = Path(sys.executable).parent
 SHORT = ["--set", "training.steps=2", "--set", "training.warmup_steps=1", "--set", "training.batch_size=2"]
@@ -19,6 +23,13 @@ def run(*command, **kwargs):
     return subprocess.run(
         [BIN / command[0], *map(str, command[1:])], capture_output=True, text=True, check=False, **kwargs
     )
+
+
+def run_here(capfd, main, *command):
+    """The same command in this process, which has torch already: mistakes are many, and it takes seconds to import."""
+    status = call(main, *command)
+    printed = capfd.readouterr()
+    return subprocess.CompletedProcess(command, status, printed.out, printed.err)
 
 
 def refused(done, says):
@@ -57,10 +68,10 @@ def test_print_config_shows_the_resolved_whole():
         (["--data", "/nowhere/at/all", "--out", "x"], "/nowhere/at/all does not exist"),
     ],
 )
-def test_mistakes_in_training_end_with_one_sentence(arguments, says, tmp_path):
-    refused(
-        run("unimed-train", "--quiet", *arguments, *(["--set", "seed=0"] if not arguments else []), cwd=tmp_path), says
-    )
+def test_mistakes_in_training_end_with_one_sentence(arguments, says, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    more = [] if arguments else ["--set", "seed=0"]
+    refused(run_here(capfd, train_main, "--quiet", *arguments, *more), says)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,7 +85,9 @@ def test_from_raw_files_to_scores(corpus, tmp_path):
     assert (done.returncode, done.stdout) == (0, f"{out}: trained\n"), done.stderr
     again = run("unimed-train", "--preset", "tiny", *SHORT, "--data", root, "--out", out)
     assert "already trained" in again.stdout
-    evaluated = run("unimed-eval", out, "--data", root, "--limit", 3, "--json", "--quiet")
+    # METEOR's program takes seconds to start, for every dataset of reports and each of its baselines
+    no_java = {**os.environ, "PATH": str(tmp_path)}
+    evaluated = run("unimed-eval", out, "--data", root, "--limit", 3, "--json", "--quiet", env=no_java)
     assert evaluated.returncode == 0, evaluated.stderr
     scores = json.loads(evaluated.stdout)
     assert set(scores["mni_rec"]["baselines"]) == {
@@ -151,11 +164,11 @@ def test_equal_seeds_give_equal_bytes(trained, corpus, tmp_path):
         (["--ckpt", "/nowhere/at/all"], "/nowhere/at/all"),
     ],
 )
-def test_mistakes_in_measuring_end_with_one_sentence(trained, corpus, tmp_path, change, says):
+def test_mistakes_in_measuring_end_with_one_sentence(trained, corpus, tmp_path, change, says, capfd):
     arguments = {"--ckpt": trained, "--data": corpus, "--out": tmp_path / "out", "--batches": 2, "--batch-size": 2}
     arguments[change[0]] = change[1]
     flat = [part for pair in arguments.items() for part in pair]
-    refused(run("tugofwar", "gradients", "--quiet", *flat), says)
+    refused(run_here(capfd, tugofwar_main, "gradients", "--quiet", *flat), says)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,33 +194,15 @@ def test_with_replacement_only_when_asked(trained, corpus, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [0.5, 0.95])
-def test_a_truncated_image_is_named(trained, corpus, tmp_path, cut):
+def test_a_truncated_image_is_named(trained, corpus, tmp_path, cut, capfd):
     root = shutil.copytree(corpus, tmp_path / "data")
     for path in (root / "mni_slake").rglob("source.jpg"):
         path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
-    out = tmp_path / "out"
-    refused(
-        run("unimed-train", *SHORT, "--data", root, "--out", out, "--quiet", "--set", "data.datasets=[mni_rec]"),
-        "source.jpg",
-    )
-    refused(
-        run(
-            "tugofwar",
-            "gradients",
-            "--ckpt",
-            trained,
-            "--data",
-            root,
-            "--out",
-            out,
-            "--quiet",
-            "--datasets",
-            "mni_rec",
-            "--batches",
-            2,
-        ),
-        "source.jpg",
-    )
+    places = ("--data", root, "--out", tmp_path / "out", "--quiet")
+    training = run_here(capfd, train_main, *SHORT, *places, "--set", "data.datasets=[mni_rec]")
+    refused(training, "source.jpg")
+    probing = ("--ckpt", trained, *places, "--datasets", "mni_rec", "--batches", 2)
+    refused(run_here(capfd, tugofwar_main, "gradients", *probing), "source.jpg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 

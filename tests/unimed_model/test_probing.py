@@ -54,6 +54,18 @@ def test_batches_are_the_same_whenever_they_are_read(trained, corpus):
             assert one["input_ids"].shape[0] == 3
 
 
+@pytest.mark.parametrize(
+    ("datasets", "batches", "says"),
+    [(["mni_tq"], 2, "nearest is 'mni_t1'"), (["mni_t1"], 999, "999 were asked for")],
+)
+def test_mistakes_about_the_data_are_told_before_the_weights_are_read(
+    trained, corpus, monkeypatch, datasets, batches, says
+):
+    monkeypatch.setattr("unimed_model.probing.open_run", lambda _: pytest.fail("the weights were read"))
+    with pytest.raises(UserError, match=says):
+        load_for_probing(trained, [corpus], datasets, batches, 3, 0, False)
+
+
 def test_digest_follows_the_weights(trained, corpus, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "copy")
     digest = load_for_probing(copy, [corpus], ["mni_t1"], 2, 2, 0, False).metadata["weights_sha256"]
