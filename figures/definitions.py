@@ -140,8 +140,8 @@ UNCERTAINTY = (
         "interval",
         "low, high",
         "95% interval of this number alone: percentile bootstrap over batches within datasets, for routing over "
-        "samples within datasets; for features a delete-one jackknife over samples within datasets. Of many such "
-        "intervals, about one in twenty misses its truth.",
+        "images within datasets, or samples where they have none; for features a delete-one jackknife over samples "
+        "within datasets. Of many such intervals, about one in twenty misses its truth.",
         BEYOND,
         "as the number",
     ),

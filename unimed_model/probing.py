@@ -33,6 +33,12 @@ class ProbeBatches:
         for row in self.rows:
             yield self.collator([self.samples[index] for index in row])
 
+    @property
+    def images(self) -> list[list[str]]:
+        """Per batch the image of each of its samples; a sample of text is one by itself."""
+        drawn = [[self.samples[index] for index in row] for row in self.rows]
+        return [[sample.image_id or sample.sample_id for sample in row] for row in drawn]
+
 
 @dataclass(frozen=True)
 class ProbeSetup:

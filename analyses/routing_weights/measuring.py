@@ -137,6 +137,8 @@ def _probe(checkpoint: Checkpoint, study: Study, settings: Settings) -> _Probed:
         study.tasks,
         top_k=top_k,
         switching=settings.switching,
+        # several questions about one image are hardly more evidence than one of them
+        units={name: source.images for name, source in study.datasets.items() if isinstance(source, ProbeBatches)},
     )
     if settings.top_k is not None and all(router.gives != LOGITS for router in record.routers):
         router = record.routers[0]
@@ -230,6 +232,9 @@ def _manifest(probed: Sequence[_Probed], settings: Settings) -> dict[str, Any]:
         "untouched": list(last.record.untouched),
         "tasks": dict(last.record.tasks),
         "samples": {
+            name: max(router.sizes[name] for router in last.record.routers if name in router.sizes) for name in touched
+        },
+        "units": {
             name: max(len(router.samples[name]) for router in last.record.routers if name in router.samples)
             for name in touched
         },

@@ -56,7 +56,7 @@ def routing_tables(record: RoutingRecord, seed: int, resamples: int = RESAMPLES,
         level: probability that an interval should cover the truth.
 
     Raises:
-        UserError: a dataset of which a single sample reaches a router, so that there is no interval.
+        UserError: a dataset of which a single sample or image reaches a router, so that there is no interval.
     """
     parts: dict[str, list[pd.DataFrame]] = {}
     for router in record.routers:
@@ -71,8 +71,8 @@ def _router_tables(router: RouterRecord, record: RoutingRecord, seed: int, resam
     for dataset, samples in router.samples.items():
         if len(samples) < 2:
             raise UserError(
-                f"Of dataset {dataset!r} a single sample reaches {router.name}, but an interval needs two; raise "
-                "--batches, or leave the dataset out with --datasets."
+                f"Of dataset {dataset!r} a single sample, or samples of a single image, reach {router.name}, but an "
+                "interval needs two; raise --batches, or leave the dataset out with --datasets."
             )
     levels = _measured(router, record.tasks, seed, resamples)
     frames = {
@@ -93,15 +93,15 @@ def _router_tables(router: RouterRecord, record: RoutingRecord, seed: int, resam
 def _measured(router: RouterRecord, tasks: Mapping[str, str], seed: int, resamples: int) -> list[_Measured]:
     names = list(router.samples)
     point, drawn = dataset_means(router.samples), resampled_means(router.samples, resamples, seed)
-    sizes = {name: len(samples) for name, samples in router.samples.items()}
+    units = {name: len(samples) for name, samples in router.samples.items()}
     tokens = {name: int(samples.tokens.sum()) for name, samples in router.samples.items()}
     return [
         _Measured(
             each,
             point.at(each.mixing(names)),
             drawn.at(each.mixing(names)),
-            np.array([sum(sizes[name] for name in pooled) for pooled in each.members.values()]),
-            np.array([min(sizes[name] for name in pooled) for pooled in each.members.values()]),
+            np.array([sum(router.sizes[name] for name in pooled) for pooled in each.members.values()]),
+            np.array([min(units[name] for name in pooled) for pooled in each.members.values()]),
             np.array([sum(tokens[name] for name in pooled) for pooled in each.members.values()]),
         )
         for each in levels_of(names, tasks)

@@ -219,9 +219,12 @@ def _sampling(tables: RoutingTables, drawn: str = "samples") -> str:
     """Checkpoints, sample sizes and intervals; ``drawn`` are what the bootstrap draws."""
     manifest = tables.manifest
     parts = [_checkpoints(tables).strip().rstrip(".")]
-    samples = manifest.get("samples") or {}
+    samples, images = manifest.get("samples") or {}, tables.units
     if samples:
         text = f"{_range(pd.Series(list(samples.values())))} samples per dataset"
+        if images != samples:
+            text += f" of {_range(pd.Series(list(images.values())))} images"
+            drawn = "images" if drawn == "samples" else drawn
         everything = tables.weights[tables.weights["level"] == "all"]
         if "tokens" in everything and len(everything):
             text += f", {int(everything['tokens'].max()):,} tokens in all"
@@ -248,11 +251,11 @@ def _checkpoint(label: str, step: int | None) -> str:
 def _warnings(run: Run, router: str) -> list[str]:
     tables = routing_of(run)
     warnings = []
-    samples = tables.manifest.get("samples") or {}
-    few = sorted(name for name, size in samples.items() if size < FEW_SAMPLES)
+    few = sorted(name for name, size in tables.units.items() if size < FEW_SAMPLES)
     if few:
+        what = "images" if tables.units != tables.manifest.get("samples") else "samples"
         warnings.append(
-            f"Routing of run {run.name} was measured on fewer than {FEW_SAMPLES} samples of {named(few)}: intervals "
+            f"Routing of run {run.name} was measured on fewer than {FEW_SAMPLES} {what} of {named(few)}: intervals "
             "there are rough."
         )
     load = tables.at_end(tables.load, router)

@@ -63,6 +63,11 @@ class RoutingTables:
         return dict(self.manifest.get("tasks") or {})
 
     @property
+    def units(self) -> dict[str, int]:
+        """What the bootstrap draws of each dataset: images, or samples where each is by itself."""
+        return dict(self.manifest.get("units") or self.manifest.get("samples") or {})
+
+    @property
     def last(self) -> str:
         """The checkpoint that findings speak of: the last one."""
         return self.checkpoints[-1]

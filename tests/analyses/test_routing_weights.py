@@ -245,6 +245,17 @@ def test_what_is_captured_is_what_the_model_says_it_used(root, run, tmp_path):
         np.testing.assert_allclose(off["loss"], np.mean(losses), rtol=1e-6)
 
 
+def test_questions_about_one_image_are_resampled_together(root, run, tmp_path):
+    twice = shutil.copytree(root, tmp_path / "data")
+    captions = twice / "open" / "MedPix_single_train.csv"
+    captions.write_text(re.sub(r"train([1357])", lambda found: f"train{int(found[1]) - 1}", captions.read_text()))
+    settings = Settings(batches=4, quiet=True, switching=False)
+    found = measure_routing(Runs([run / "checkpoint-1"], [twice], 2), tmp_path / "out", settings)
+    assert found.manifest["samples"] == {"private": 8, "open": 8}
+    assert found.manifest["units"] == {"private": 8, "open": 4}
+    assert (_of_dataset(found.tables["weights"], "open")["samples"] == 8).all()
+
+
 def _of_dataset(table, name):
     return table[(table["level"] == "dataset") & (table["name"] == name)]
 

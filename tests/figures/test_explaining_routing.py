@@ -11,7 +11,7 @@ from figures.tables.runs import Run
 NAMES = ("VQA", "REC", "REG")
 
 
-def routed(weights=None, information=None, switched=None, divergence=None, samples=40, dead=False):
+def routed(weights=None, information=None, switched=None, divergence=None, samples=40, dead=False, units=None):
     where = {"checkpoint": "final", "router": "r"}
     weight = pd.DataFrame(
         [
@@ -40,6 +40,7 @@ def routed(weights=None, information=None, switched=None, divergence=None, sampl
                 "checkpoints": [{"name": "final", "label": "final", "step": 6000}],
                 "routers": [{"name": "r", "experts": 2}],
                 "samples": dict.fromkeys(NAMES, samples),
+                **({"units": dict.fromkeys(NAMES, units)} if units else {}),
                 "interval_level": 0.95,
                 "resamples": 1000,
                 "seed": 0,
@@ -111,3 +112,13 @@ def test_dead_experts_and_few_samples_are_warned_of():
     warnings = routing.weights(routed(samples=5, dead=True), "r").warnings
     assert "fewer than 30 samples" in warnings[0]
     assert "expert 1 of r is dead (final)" in warnings[1]
+
+
+def test_images_that_have_several_questions_are_what_intervals_are_about():
+    told = routing.weights(routed(samples=40, units=12), "r")
+    assert "40 samples per dataset of 12 images, 640 tokens in all" in told.caption
+    assert "bootstrap over images within datasets" in told.caption
+    assert "fewer than 30 images" in told.warnings[0]
+    alone = routing.weights(routed(samples=40, units=40), "r")
+    assert "bootstrap over samples within datasets" in alone.caption
+    assert alone.warnings == ()

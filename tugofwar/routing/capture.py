@@ -1,7 +1,7 @@
 """Router outputs, captured by hooks and summed per sample: no token's weights are kept."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 @dataclass(frozen=True)
 class SampleSums:
-    """One router's weights, summed over the counted tokens of each sample.
+    """One router's weights, summed over the counted tokens of each sample, or of all samples of a unit.
 
     Attributes:
         weights: ``(samples, experts)``, sums of weights.
@@ -48,6 +48,22 @@ class SampleSums:
     def with_tokens(self) -> "SampleSums":
         """The samples that have a token that counts."""
         return SampleSums(*(getattr(self, name)[self.tokens > 0] for name in _FIELDS))
+
+    def pooled(self, units: Sequence[Hashable]) -> "SampleSums":
+        """One row per unit, in the order of their first samples: the sums over its samples.
+
+        Args:
+            units: what each sample is a part of, ``(samples,)``.
+        """
+        numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+        rows = [numbers[unit] for unit in units]
+
+        def added(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            total = np.zeros((len(numbers), *values.shape[1:]))
+            np.add.at(total, rows, values)
+            return total
+
+        return SampleSums(*(added(getattr(self, name)) for name in _FIELDS))
 
     def plus(self, other: "SampleSums") -> "SampleSums":
         """Further tokens of the same samples."""

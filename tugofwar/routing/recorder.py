@@ -1,6 +1,6 @@
 """record_routing(): batches in, what every router did with them out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,9 @@ from tugofwar.restoring import probing_state
 from tugofwar.routing.capture import Captured, SampleSums, capturing, find_routers, sums_of_calls, switched_off
 from tugofwar.routing.outputs import LOGITS, RouterOutput
 
+Units = Mapping[str, Sequence[Sequence[Hashable]]]
+"""Dataset -> per batch, per sample, what the sample is a part of."""
+
 
 @dataclass
 class RouterRecord:
@@ -28,7 +31,9 @@ class RouterRecord:
         gives: ``weights`` or ``logits``.
         counted: which tokens count: ``all``, or the entry of the batches that says so.
         switchable: whether experts can be switched off: there are two or more, and the form of the output is known.
-        samples: dataset -> sums over the tokens of each sample; only datasets that reach the router.
+        samples: dataset -> sums over the tokens of each sample, or of each unit's samples; only datasets that reach
+            the router.
+        sizes: dataset -> number of samples behind them.
         switched: dataset -> loss with each expert switched off, ``(experts, batches)``; empty where that was not done.
     """
 
@@ -38,6 +43,7 @@ class RouterRecord:
     counted: str
     switchable: bool
     samples: dict[str, SampleSums] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     switched: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
@@ -70,6 +76,7 @@ def record_routing(
     *,
     top_k: int | None = None,
     switching: bool = True,
+    units: Units | None = None,
 ) -> RoutingRecord:
     """Pass batches of every dataset through a mixture of experts and keep what its routers do.
 
@@ -89,15 +96,18 @@ def record_routing(
         tasks: task of each dataset.
         top_k: of routers that give logits, how many experts the model keeps of them; None for all.
         switching: also measure the loss without each expert.
+        units: name -> per batch what each of its samples is a part of, such as its image: samples of one unit are no
+            independent evidence, and are resampled together. Datasets that are not named: each sample by itself.
 
     Raises:
         UserError: no such module, one that is no router, no dataset that reaches one, too few batches, or a loss that
             is not a finite scalar.
+        ValueError: another number of units than of samples.
     """
     found = find_routers(model, routers)
     for name, source in datasets.items():
         check_length(name, source, batches)
-    recorder = _Recorder(model, found, loss or default_loss, top_k, switching)
+    recorder = _Recorder(model, found, loss or default_loss, top_k, switching, units or {})
     bar = tqdm(desc="routing", unit="batch", disable=not progress, total=len(datasets) * batches)
     with bar, probing_state(model, None, seed), torch.no_grad():
         for name, source in datasets.items():
@@ -110,17 +120,25 @@ def record_routing(
 
 class _Recorder:
     def __init__(
-        self, model: nn.Module, routers: Mapping[str, nn.Module], loss: Loss, top_k: int | None, switching: bool
+        self,
+        model: nn.Module,
+        routers: Mapping[str, nn.Module],
+        loss: Loss,
+        top_k: int | None,
+        switching: bool,
+        units: Units,
     ) -> None:
         self.model = model
         self.routers = routers
         self.loss = loss
         self.top_k = top_k
         self.switching = switching
+        self.units = units
         self.device = next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
         self.records: dict[str, RouterRecord] = {}
         self.losses: dict[str, list[float]] = {}
         self.samples: dict[tuple[str, str], list[SampleSums]] = {}
+        self.unit_of: dict[tuple[str, str], list[Hashable]] = {}
         # (router, dataset) -> number of the batch -> loss without each expert
         self.without: dict[tuple[str, str], dict[int, list[float]]] = {}
 
@@ -141,9 +159,12 @@ class _Recorder:
     def result(self, names: Sequence[str], pattern: str, tasks: Mapping[str, str]) -> RoutingRecord:
         """All batches together."""
         for (name, dataset), parts in self.samples.items():
-            joined = SampleSums.joined(parts).with_tokens()
-            if len(joined):
-                self.records[name].samples[dataset] = joined
+            joined = SampleSums.joined(parts)
+            size = int((joined.tokens > 0).sum())
+            if size:
+                together = joined.pooled(self.unit_of[name, dataset]) if dataset in self.units else joined
+                self.records[name].samples[dataset] = together.with_tokens()
+                self.records[name].sizes[dataset] = size
         for (name, dataset), changed in self.without.items():
             if dataset in self.records[name].samples:
                 intact = [[value] * self.records[name].experts for value in self.losses[dataset]]
@@ -177,6 +198,11 @@ class _Recorder:
         if counted not in record.counted.split(" or "):
             record.counted = f"{record.counted} or {counted}"
         self.samples.setdefault((name, dataset), []).append(sums)
+        if dataset in self.units:
+            units = self.units[dataset][len(self.losses[dataset])]
+            if len(units) != len(sums):
+                raise ValueError(f"{len(units)} units for {len(sums)} samples of dataset {dataset!r} in {name}.")
+            self.unit_of.setdefault((name, dataset), []).extend(units)
 
     def _switch_off(self, captured: Captured, dataset: str, number: int, batch: Any, intact: float) -> None:
         for name, calls in captured.outputs.items():

@@ -73,6 +73,32 @@ def test_intervals_of_weights_cover_the_truth_about_as_often_as_they_say():
     assert 0.92 < np.mean(covered) < 0.98
 
 
+def test_samples_of_one_unit_are_added_up_in_the_order_of_the_units():
+    samples = of_rows([[1, 0], [0, 1], [0.5, 0.5], [0, 1]], tokens=2)
+    pooled = samples.pooled(["x", "y", "x", "z"])
+    np.testing.assert_allclose(pooled.weights, [[3, 1], [0, 2], [0, 2]])
+    np.testing.assert_allclose(pooled.largest, [[4, 0], [0, 2], [0, 2]])
+    np.testing.assert_allclose(pooled.entropy, [2, 0, 0])
+    assert pooled.tokens.tolist() == [4, 2, 2]
+    np.testing.assert_allclose(dataset_means({"a": pooled}).weights, dataset_means({"a": samples}).weights)
+
+
+def test_intervals_cover_the_truth_when_questions_share_images_only_if_images_are_drawn_whole():
+    covered = {"images": [], "samples": []}
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        images = rng.integers(1, 9, size=25)  # questions of each image, routed alike
+        rows = np.repeat(rng.dirichlet(np.multiply(20.0, APART["a"]), size=25), images, axis=0)
+        apart = of_rows(rows)
+        together = apart.pooled(np.repeat(np.arange(25), images).tolist())
+        for unit, samples in (("images", together), ("samples", apart)):
+            drawn = resampled_means({"a": samples}, 300, seed).weights
+            bounds = mean_bounds(drawn, dataset_means({"a": samples}).weights, 0.95, np.full((1, 1), len(samples)))
+            covered[unit].append((bounds.low <= APART["a"]) & (APART["a"] <= bounds.high))
+    assert 0.91 < np.mean(covered["images"]) < 0.98
+    assert np.mean(covered["samples"]) < 0.75
+
+
 @pytest.mark.parametrize("truth", [ALIKE, APART])
 def test_intervals_of_information_and_divergence_cover_the_truth(truth):
     weights = np.array(list(truth.values()))

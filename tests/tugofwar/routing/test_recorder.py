@@ -52,6 +52,18 @@ def test_samples_are_summed_and_not_mixed_between_datasets():
     np.testing.assert_allclose(samples["b"].entropy, [5 * np.log2(3)] * 3)
 
 
+def test_samples_of_one_unit_are_kept_as_one():
+    datasets = {"a": batches_of(UNEQUAL), "b": batches_of(THIRDS)}
+    found = record(Mixture(), datasets, units={"a": [["x", "y"], ["y", "z"], ["x", "x"]]})
+    (router,) = found.routers
+    assert router.samples["a"].tokens.tolist() == [12, 8, 4]
+    np.testing.assert_allclose(router.samples["a"].weights, np.outer([12, 8, 4], UNEQUAL))
+    assert router.samples["b"].tokens.tolist() == [4] * 6
+    assert router.sizes == {"a": 6, "b": 6}
+    with pytest.raises(ValueError, match=r"1 units for 2 samples of dataset .a. in connector\.router"):
+        record(Mixture(), datasets, units={"a": [["x"], ["y"], ["z"]]})
+
+
 def test_text_never_reaches_the_router_and_is_said():
     found = record(Mixture(), {"text": batches_of(THIRDS, text=True), "a": batches_of(THIRDS)})
     assert found.untouched == ("text",)
