@@ -16,7 +16,7 @@ BATCHES ?= 100
 # Batches of 12, not the paper's 4: what is left of a trained model's gradients drowns in the noise of smaller ones.
 BATCH_SIZE ?= 12
 # Batches per dataset at every checkpoint, and where every expert is switched off; images per dataset in pictures of features.
-FOLLOWED ?= 50
+FOLLOWED ?= 25
 FEW ?= 10
 SAMPLES ?= 40
 WORKERS ?= 2
