@@ -237,7 +237,7 @@ def test_the_command_draws_what_is_asked_for(tmp_path):
     assert b"<path" in (tmp_path / "out" / "tug_of_war_indexes.svg").read_bytes()
 
 
-def test_an_interrupt_ends_all_processes_at_once_and_leaves_nothing(tmp_path):
+def test_an_interrupt_ends_all_processes_and_leaves_nothing(tmp_path):
     """Ctrl-C in a terminal reaches every process of the command."""
     run = made_runs.complete(tmp_path / "run")
     command = [sys.executable, "-m", "tugofwar.cli", "figures", str(run), "--out", str(tmp_path / "out")]
@@ -253,6 +253,38 @@ def test_an_interrupt_ends_all_processes_at_once_and_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     # what keeps count of the processes' locks goes a moment after them
     assert any(is_gone(running.pid) or time.sleep(0.05) for _ in range(200))
+
+
+SLOW_PICTURES = """
+import sys, time
+from pathlib import Path
+from figures.draw import _parallel
+
+def draw_kind(kind):
+    Path(kind).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(_parallel(draw_kind, ["one", "two"], 2))
+"""
+
+
+def test_an_interrupt_does_not_wait_for_pictures_that_are_being_drawn(tmp_path):
+    (tmp_path / "script.py").write_text(SLOW_PICTURES)
+    running = subprocess.Popen(
+        [sys.executable, "script.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not ((tmp_path / "one").exists() and (tmp_path / "two").exists()):
+        assert running.poll() is None
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    try:
+        # ten times sooner than a picture would be done
+        _, said = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert said.splitlines()[-1] == "KeyboardInterrupt"
+    assert said.count("Traceback") == 1
 
 
 def is_gone(group):

@@ -73,7 +73,8 @@ def test_a_study_is_measured_as_from_python_and_drawn(here, monkeypatch, capsys)
     )
     assert call(monkeypatch, "figures", "study", "--out", "pictures", "--format", "png") == 0
     drawn = {path.name for path in Path("pictures").glob("*.png")}
-    assert {"interference_study.png", "tug_of_war_indexes.png", "scores.png"} <= drawn
+    of_the_run = ("interference", "intervals_gd", "intervals_gm", "breakdown", "breakdown_intervals", "scores_blocks")
+    assert drawn == {"tug_of_war_indexes.png", "scores.png", *(f"{kind}_study.png" for kind in of_the_run)}
     assert call(monkeypatch, "inspect", "study", "--json") == 0
 
 
